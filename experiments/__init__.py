@@ -1,0 +1,1 @@
+"""Hydra entry points, benchmarks, records and figures: the outermost layer."""

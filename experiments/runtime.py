@@ -1,0 +1,29 @@
+"""The environment that a process of ours needs before it imports JAX."""
+
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
+
+
+def cache_dir() -> Path:
+    """Where downloads and compiled programs are kept: $MFGP_CACHE_DIR, else the user's cache folder (never a world-writable one)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("MFGP_CACHE_DIR") or Path(base) / "mfgp")
+
+
+def prepare_environment(env: dict[str, str] | None = None) -> None:
+    """Set the XLA flags and the persistent compilation cache in `env` (default: this process), before JAX is imported.
+
+    jax 0.10 on the CPU hangs for ever on programs that batch LAPACK calls unless its concurrency-optimised scheduler is off; later
+    versions do not hang, so the flag is set for older ones only. Retry without it when Python 3.11 is no longer supported.
+    """
+    target = os.environ if env is None else env
+    flags = target.get("XLA_FLAGS", "")
+    major, minor = (int(part) for part in version("jax").split(".")[:2])
+    if (major, minor) < (0, 11) and SCHEDULER_FLAG not in flags:
+        target["XLA_FLAGS"] = f"{flags} {SCHEDULER_FLAG}=false".strip()
+    target.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
+    # The default threshold of one second would leave out most of our programs.
+    target.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
