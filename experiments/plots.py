@@ -1,0 +1,244 @@
+"""Figures of one study and of several methods, from the tables of `records`: PNG at 200 dpi, and PDF.
+
+Figures are made without pyplot and under a local style, so nothing of a caller's matplotlib settings is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from experiments.study import sign_of
+
+# Okabe & Ito (2008), without black, which marks the best trial, and without yellow, which is lost on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#8C6D31")
+STYLE: Any = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "pdf.fonttype": 42,  # real fonts: many venues refuse Type 3
+}
+TEXT_WIDTH, COLUMN_WIDTH = 5.5, 3.4  # inches
+
+
+def regret(reports: pa.Table, path: str | Path, *, metric: str = "validation error", mode: str = "min") -> None:
+    """The incumbent's metric over wall-clock time, one marker per new incumbent; the regret of one run up to the unknown optimum.
+
+    `reports` is `records.reports_table`. Every single report is a faint dot where it falls inside the incumbent's range.
+    """
+    columns = reports.select(["time", "metric", "incumbent"]).to_pydict()
+    time, values, incumbent = (np.array(columns[name], dtype=float) for name in ("time", "metric", "incumbent"))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(COLUMN_WIDTH, 2.4)
+        scale, unit = _time_unit(time.max(initial=0.0))
+        known = np.isfinite(incumbent)
+        if known.any():
+            steps, best = time[known] / scale, incumbent[known]
+            is_new = np.append(True, best[1:] != best[:-1])
+            axes.plot(time / scale, values, ".", color="#BBBBBB", markersize=2, markeredgewidth=0, zorder=1, rasterized=True)
+            axes.step(steps, best, where="post", color=COLOURS[0], linewidth=1.2, zorder=2)
+            axes.plot(steps[is_new], best[is_new], "o", color=COLOURS[0], markersize=3, zorder=3)
+            _incumbent_axis(axes, best, mode)
+        else:
+            axes.text(0.5, 0.5, "no trial reported a number", ha="center", va="center", transform=axes.transAxes)
+        axes.set_xlim(0, None)
+        axes.set_xlabel(f"wall-clock time ({unit})")
+        axes.set_ylabel(f"{metric} of the incumbent")
+        _save(figure, path)
+
+
+def trace(
+    reports: pa.Table,
+    trials: pa.Table,
+    path: str | Path,
+    rungs: Sequence[int],
+    *,
+    metric: str = "validation error",
+    mode: str = "min",
+    resource: str = "epochs",
+) -> None:
+    """Resource over wall-clock time, one line per trial (Klein et al. 2020, figure 1); markers grow with the error.
+
+    A line begins at the bottom, when its trial starts, and is faint where the trial was paused. Trials that failed end in a cross;
+    the best one is black. `rungs` are the ticks.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(TEXT_WIDTH, 2.7)
+        _draw_trace(axes, reports, trials, rungs, metric, mode)
+        axes.set_ylabel(f"training {resource} done")
+        _save(figure, path)
+
+
+def comparison(
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
+    path: str | Path,
+    *,
+    metric: str = "validation error",
+    mode: str = "min",
+) -> None:
+    """Mean incumbent with a band of one standard error over wall-clock time; `curves`: method -> (time, mean, standard error)."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(TEXT_WIDTH, 2.7)
+        scale, unit = _time_unit(max(time.max(initial=0.0) for time, _, _ in curves.values()))
+        styles = ("-", "--", "-.", ":")
+        for i, (method, (time, mean, error)) in enumerate(curves.items()):
+            colour, style = COLOURS[i % len(COLOURS)], styles[i // len(COLOURS) % len(styles)]
+            axes.plot(time / scale, mean, color=colour, linestyle=style, linewidth=1.2, label=method)
+            axes.fill_between(time / scale, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
+        _incumbent_axis(axes, np.concatenate([mean for _, mean, _ in curves.values()]), mode)
+        axes.set_xlabel(f"wall-clock time ({unit})")
+        axes.set_ylabel(f"{metric} of the incumbent")
+        axes.legend()
+        _save(figure, path)
+
+
+def _draw_trace(axes: Axes, reports: pa.Table, trials: pa.Table, rungs: Sequence[int], metric: str, mode: str) -> None:
+    sign, rows = sign_of(mode), trials.to_pylist()
+    points = _points(reports, sign)
+    scale, unit = _time_unit(max([r["time"] for r in reports.to_pylist()] + [row["started"] for row in rows], default=0.0))
+    bottom = 0.62 * min(rungs)
+    size, examples = _marker_sizes([p[2] for trial in points.values() for p in trial], len(rows))
+    best = min((row for row in rows if row["best_metric"] is not None), key=lambda row: sign * row["best_metric"], default=None)
+    for row in rows:
+        is_best = row is best
+        colour = "black" if is_best else COLOURS[row["trial_id"] % len(COLOURS)]
+        path = points.get(row["trial_id"], [])
+        solid, faint = _segments(row["started"] / scale, path, bottom, scale)
+        width = 1.4 if is_best else 0.8 if len(rows) <= 100 else 0.5
+        order = 4 if is_best else 2
+        axes.add_collection(LineCollection(faint, colors=colour, linewidths=0.4, linestyles=":", alpha=0.5, zorder=1))
+        axes.add_collection(LineCollection(solid, colors=colour, linewidths=width, alpha=1 if is_best else 0.8, zorder=order))
+        seen = [(t / scale, r, size(error)) for t, r, error, _, _ in path if r and np.isfinite(error)]
+        if seen:
+            axes.scatter(*zip(*seen, strict=True), color=colour, linewidths=0, alpha=1 if is_best else 0.85, zorder=order + 0.5)
+        if row["state"] == "failed":
+            axes.plot(row["ended"] / scale, row["r"] or bottom, "x", color="#B00000", markersize=4, markeredgewidth=0.9, zorder=5)
+    _resource_axis(axes, rungs, bottom)
+    axes.set_xlim(0, None)
+    axes.set_xlabel(f"wall-clock time ({unit})")
+    _trace_legend(axes, best, examples, sign, metric, any(row["state"] == "failed" for row in rows))
+
+
+def _points(reports: pa.Table, sign: float) -> dict[int, list[tuple[float, int | None, float, float, str]]]:
+    """Per trial: (time, r, error, seconds, decision) of each report."""
+    points: dict[int, list[tuple[float, int | None, float, float, str]]] = {}
+    for row in reports.to_pylist():
+        error = np.nan if row["metric"] is None else sign * row["metric"]
+        points.setdefault(row["trial_id"], []).append((row["time"], row["r"], error, row["seconds"], row["decision"]))
+    return points
+
+
+def _segments(start: float, path: list, bottom: float, scale: float) -> tuple[list, list]:
+    """Line segments of a trial, trained and paused ones apart."""
+    solid, faint = [], []
+    at, was_paused = (start, bottom), False
+    for time, r, _, seconds, decision in path:
+        now = (time / scale, at[1] if r is None else r)
+        if was_paused:
+            resumed = (max(at[0], (time - seconds) / scale), at[1])
+            faint.append([at, resumed])
+            at = resumed
+        solid.append([at, now])
+        at, was_paused = now, decision == "pause"
+    return solid, faint
+
+
+def _marker_sizes(errors: Sequence[float], num_trials: int) -> tuple[Any, list[tuple[float, float]]]:
+    """A function error -> marker area in square points, and (error, area) of three examples for the legend.
+
+    The area grows linearly from the best error to the 90% quantile, so that one diverged trial does not make the others all alike.
+    """
+    finite = np.array([error for error in errors if np.isfinite(error)])
+    if not finite.size:
+        return (lambda error: 0.0), []
+    low, high = finite.min(), np.quantile(finite, 0.9)
+    smallest, largest = (2.0, 34.0) if num_trials <= 100 else (1.0, 16.0)
+
+    def area(error: float) -> float:
+        return smallest + (largest - smallest) * float(np.clip((error - low) / max(high - low, 1e-12), 0, 1))
+
+    return area, [(float(error), area(error)) for error in (low, (low + high) / 2, high)]
+
+
+def _trace_legend(axes: Axes, best: Mapping[str, Any] | None, examples: list, sign: float, metric: str, has_failed: bool) -> None:
+    handles = []
+    for i, (error, area) in enumerate(examples):
+        label = ("", "", "≥ " if sign > 0 else "≤ ")[i] + f"{sign * error:.2g}" + (f" {metric}" if i == 2 else "")
+        handles.append(Line2D([], [], color="#7F7F7F", marker="o", linewidth=0, markeredgewidth=0, markersize=area**0.5, label=label))
+    if has_failed:
+        handles.append(Line2D([], [], color="#B00000", marker="x", linewidth=0, markersize=4, markeredgewidth=0.9, label="failed"))
+    if best is not None:
+        label = f"best: trial {best['trial_id']}, {best['best_metric']:.3g}"
+        handles.append(Line2D([], [], color="black", linewidth=1.4, marker="o", markersize=2, label=label))
+    if handles:
+        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.3, columnspacing=1.2)
+
+
+def _resource_axis(axes: Axes, rungs: Sequence[int], bottom: float) -> None:
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, 1.25 * max(rungs))
+    axes.yaxis.set_major_locator(FixedLocator(sorted(rungs)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+
+
+def _incumbent_axis(axes: Axes, values: np.ndarray, mode: str) -> None:
+    """Log where the metric is an error that falls by more than a factor of three, so that late progress can be seen; limits to fit."""
+    low, high = float(np.min(values)), float(np.max(values))
+    if mode == "min" and low > 0 and high / low > 3:
+        axes.set_yscale("log")
+        axes.set_ylim(low / (high / low) ** 0.08, high * (high / low) ** 0.08)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 200 else (1,)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+        axes.set_ylim(low - margin, high + margin)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.add_subplot()
+
+
+def _save(figure: Figure, path: str | Path) -> None:
+    """Write <path>.png and <path>.pdf, without a date in them: the same data give the same file."""
+    path = Path(path)
+    figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": None})
+    figure.savefig(path.with_suffix(".pdf"), dpi=200, metadata={"CreationDate": None})
+
+
+def _time_unit(longest: float) -> tuple[float, str]:
+    """Seconds per unit of the time axis, and the unit."""
+    for scale, unit in ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes")):
+        if longest > 3 * scale:
+            return scale, unit
+    return 1.0, "seconds"
