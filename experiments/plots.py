@@ -41,6 +41,7 @@ STYLE: Any = {
     "grid.linewidth": 0.5,
     "pdf.fonttype": 42,  # real fonts: many venues refuse Type 3
 }
+CROSS: Any = {"markersize": 4, "markeredgewidth": 0.9}
 TEXT_WIDTH, COLUMN_WIDTH = 5.5, 3.4  # inches
 
 
@@ -82,8 +83,8 @@ def trace(
 ) -> None:
     """Resource over wall-clock time, one line per trial (Klein et al. 2020, figure 1); markers grow with the error.
 
-    A line begins at the bottom, when its trial starts, and is faint where the trial was paused. Trials that failed end in a cross;
-    the best one is black. `rungs` are the ticks.
+    A line begins at the bottom, when its trial starts, and is dotted where the trial was paused. Markers stand at the rungs and at a
+    trial's last report only: at every epoch they would run together. Trials that failed end in a cross; the best one is black.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(TEXT_WIDTH, 2.7)
@@ -129,13 +130,13 @@ def _draw_trace(axes: Axes, reports: pa.Table, trials: pa.Table, rungs: Sequence
         solid, faint = _segments(row["started"] / scale, path, bottom, scale)
         width = 1.4 if is_best else 0.8 if len(rows) <= 100 else 0.5
         order = 4 if is_best else 2
-        axes.add_collection(LineCollection(faint, colors=colour, linewidths=0.4, linestyles=":", alpha=0.5, zorder=1))
+        axes.add_collection(LineCollection(faint, colors=colour, linewidths=0.6, linestyles=":", alpha=0.8, zorder=1))
         axes.add_collection(LineCollection(solid, colors=colour, linewidths=width, alpha=1 if is_best else 0.8, zorder=order))
-        seen = [(t / scale, r, size(error)) for t, r, error, _, _ in path if r and np.isfinite(error)]
-        if seen:
-            axes.scatter(*zip(*seen, strict=True), color=colour, linewidths=0, alpha=1 if is_best else 0.85, zorder=order + 0.5)
+        marked = [(t / scale, r, size(error)) for t, r, error, _, _ in path if np.isfinite(error) and (r in rungs or r == row["r"])]
+        if marked:
+            axes.scatter(*zip(*marked, strict=True), color=colour, edgecolors="white", linewidths=0.3, zorder=order + 0.5)
         if row["state"] == "failed":
-            axes.plot(row["ended"] / scale, row["r"] or bottom, "x", color="#B00000", markersize=4, markeredgewidth=0.9, zorder=5)
+            axes.plot(row["ended"] / scale, row["r"] or bottom, "x", color="#B00000", **CROSS, zorder=5, clip_on=False)
     _resource_axis(axes, rungs, bottom)
     axes.set_xlim(0, None)
     axes.set_xlabel(f"wall-clock time ({unit})")
@@ -175,7 +176,7 @@ def _marker_sizes(errors: Sequence[float], num_trials: int) -> tuple[Any, list[t
     if not finite.size:
         return (lambda error: 0.0), []
     low, high = finite.min(), np.quantile(finite, 0.9)
-    smallest, largest = (2.0, 34.0) if num_trials <= 100 else (1.0, 16.0)
+    smallest, largest = (4.0, 34.0) if num_trials <= 100 else (2.5, 16.0)
 
     def area(error: float) -> float:
         return smallest + (largest - smallest) * float(np.clip((error - low) / max(high - low, 1e-12), 0, 1))
@@ -186,10 +187,10 @@ def _marker_sizes(errors: Sequence[float], num_trials: int) -> tuple[Any, list[t
 def _trace_legend(axes: Axes, best: Mapping[str, Any] | None, examples: list, sign: float, metric: str, has_failed: bool) -> None:
     handles = []
     for i, (error, area) in enumerate(examples):
-        label = ("", "", "≥ " if sign > 0 else "≤ ")[i] + f"{sign * error:.2g}" + (f" {metric}" if i == 2 else "")
+        label = (f"{metric} ", "", "≥ " if sign > 0 else "≤ ")[i] + f"{sign * error:.2g}"
         handles.append(Line2D([], [], color="#7F7F7F", marker="o", linewidth=0, markeredgewidth=0, markersize=area**0.5, label=label))
     if has_failed:
-        handles.append(Line2D([], [], color="#B00000", marker="x", linewidth=0, markersize=4, markeredgewidth=0.9, label="failed"))
+        handles.append(Line2D([], [], color="#B00000", marker="x", linewidth=0, **CROSS, label="failed"))
     if best is not None:
         label = f"best: trial {best['trial_id']}, {best['best_metric']:.3g}"
         handles.append(Line2D([], [], color="black", linewidth=1.4, marker="o", markersize=2, label=label))
