@@ -29,13 +29,17 @@ class Decision(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Train `trial_id` from resource `r_from` (0: from scratch) up to and including `r_to`."""
+    """Train `trial_id` from resource `r_from` (0: from scratch) up to and including `r_to`.
+
+    Up to and including `until` the worker need not wait for an answer to its reports: no decision falls before it. 0: wait always.
+    """
 
     trial_id: int
     config: Config
     r_from: int
     r_to: int
     bracket: int = 0
+    until: int = 0
 
 
 class Progress(NamedTuple):
@@ -67,7 +71,8 @@ class Verdict(NamedTuple):
     """A scheduler's answer to a report: the decision, and the sentence that explains it (see `rungs.Judgement`)."""
 
     decision: Decision
-    why: Any = ""  # str() of it is the sentence; kept unformatted because most are never read
+    why: object = ""  # str() of it is the sentence; kept unformatted because most are never read
+    until: int = 0  # with CONTINUE: the trial may run to this resource without waiting for answers (as in Job)
 
 
 class Slot(NamedTuple):
@@ -149,18 +154,18 @@ class Benchmark(Protocol):
 class Backend(Protocol):
     """Owns time, workers and processes."""
 
-    def idle(self) -> int:
-        """Workers without a job."""
+    def idle(self) -> Sequence[int]:
+        """The workers without a job, in the order in which they should be used."""
         ...
 
-    def start(self, job: Job) -> None: ...
+    def start(self, job: Job, worker: int) -> None: ...
 
     def next_report(self) -> Report | None:
         """Block (or advance the simulated clock) until something is reported; None: nothing is running."""
         ...
 
-    def resume(self, trial_id: int) -> None:
-        """The trial that reported last may go on."""
+    def resume(self, trial_id: int, until: int) -> None:
+        """The trial may go on, and need not wait for an answer before resource `until`."""
         ...
 
     def release(self, trial_id: int, keep_checkpoint: bool) -> None:
@@ -178,7 +183,7 @@ class Backend(Protocol):
 class Event:
     """One step of the run loop, for its consumers (journal, records, display)."""
 
-    kind: str  # "job" or "report"
+    kind: str  # "job", "report", or "restart" (a running trial started again after the study was resumed)
     job: Job
     time: float
     proposal: Proposal | None = None  # of a job that starts a new trial

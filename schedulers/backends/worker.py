@@ -1,0 +1,81 @@
+"""A worker process: runs one job after another and keeps what it compiled. Started as `python -m schedulers.backends.worker FD`.
+
+From the driver: the pickled benchmark, then ("job", Job, checkpoint folder), ("go", until), ("end", keep_checkpoint).
+To the driver: ("ready",), ("report", Report, monotonic time), ("log", text, extra).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import logging
+import os
+import pickle
+import shutil
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+
+from schedulers.backends.trial import Segment
+from schedulers.types import Benchmark, Job
+
+PR_SET_PDEATHSIG = 1
+
+
+class Forward(logging.Handler):
+    """Sends log records of our packages (such as compile notices) to the driver."""
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(logging.INFO)
+        self._connection = connection
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extra = {name: getattr(record, name) for name in ("compile_seconds", "cache_hit") if hasattr(record, name)}
+        self._connection.send(("log", record.getMessage(), extra))
+
+
+def main(fd: int) -> None:
+    # Ctrl-C is the driver's to handle, and a worker must not outlive a driver that was killed.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    connection = Connection(fd)
+    logger = logging.getLogger("experiments")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Forward(connection))
+    benchmark = pickle.loads(connection.recv_bytes())
+    connection.send(("ready",))
+    while True:
+        try:
+            kind, *content = connection.recv()
+        except EOFError:
+            return
+        if kind != "job":  # the end of a job that a worker before this one took to its grave
+            continue
+        job, folder = content
+        if not serve(connection, benchmark, job, folder):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def serve(connection: Connection, benchmark: Benchmark, job: Job, folder: str) -> bool:
+    """Train until the driver ends the job; returns whether to keep the checkpoint."""
+    os.makedirs(folder, exist_ok=True)
+    if job.r_from > 0 and not os.listdir(folder):  # a script that saves nothing starts again from scratch
+        job = dataclasses.replace(job, r_from=0)
+    segment = Segment(benchmark, job, folder)
+    until = max(job.until, job.r_from + 1)
+    while True:
+        report = segment.next()
+        connection.send(("report", report, time.monotonic()))
+        blocked = bool(report.error) or report.r is None
+        while blocked or connection.poll() or (report.r or 0) >= until:
+            kind, value = connection.recv()
+            if kind == "end":
+                segment.close()
+                return bool(value)
+            until = max(until, value)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

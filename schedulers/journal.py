@@ -1,0 +1,158 @@
+"""The journal: one SQLite row per event, committed before the event takes effect. A study is resumed by replaying it.
+
+WAL mode, so that others may read while a study writes; one writer at a time, held by a lock that dies with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from schedulers.history import State
+from schedulers.types import Decision, Event, Job, Proposal, Report, Scheduler, Verdict
+
+FILE_NAME = "journal.sqlite"
+
+
+class JournalError(RuntimeError):
+    """The journal cannot be used; the message says why and what was kept."""
+
+
+class Journal:
+    """The events of one study in `folder`. With `batch` > 1 commits are rarer, for simulations that can repeat what was lost.
+
+    Raises JournalError when another process writes it, or when it is damaged.
+    """
+
+    def __init__(self, folder: str | Path, batch: int = 1) -> None:
+        self.path = Path(folder) / FILE_NAME
+        self._batch, self._uncommitted = batch, 0
+        self._lock = (Path(folder) / f"{FILE_NAME}.lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise JournalError(f"{self.path} is being written by another process: wait for that study, or end it") from None
+        try:
+            self._db = sqlite3.connect(self.path, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process; a power cut may lose the last events
+            self._db.execute("CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, kind TEXT, time REAL, payload TEXT)")
+        except sqlite3.DatabaseError as error:
+            raise _damaged(self.path, error) from error
+
+    def append(self, event: Event) -> None:
+        if self._uncommitted == 0:
+            self._db.execute("BEGIN")
+        self._db.execute("INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)", (event.kind, event.time, dumps(event)))
+        self._uncommitted += 1
+        if self._uncommitted >= self._batch:
+            self.flush()
+
+    def flush(self) -> None:
+        if self._uncommitted:
+            self._db.execute("COMMIT")
+            self._uncommitted = 0
+
+    def close(self) -> None:
+        self.flush()
+        self._db.close()
+        self._lock.close()
+
+
+class Checked:
+    """The log of a simulation that is run again: what was recorded must come out the same, what is new is appended."""
+
+    def __init__(self, journal: Journal, recorded: Sequence[Event]) -> None:
+        self._journal, self._recorded, self._next = journal, recorded, 0
+
+    def append(self, event: Event) -> None:
+        if self._next >= len(self._recorded):
+            return self._journal.append(event)
+        expected = self._recorded[self._next]
+        if dumps(event) != dumps(expected):
+            raise JournalError(
+                f"event {self._next + 1} of {self._journal.path} does not repeat (recorded {dumps(expected)}, now {dumps(event)}): "
+                "the code or the benchmark has changed since"
+            )
+        self._next += 1
+
+
+def read(folder: str | Path) -> Iterator[Event]:
+    """The committed events of the study in `folder`, in order; also while it runs. Raises JournalError if there are none to read."""
+    path = Path(folder) / FILE_NAME
+    if not path.exists():
+        raise JournalError(f"there is no journal in {folder}: expected {path}")
+    try:
+        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            for kind, payload in db.execute("SELECT kind, payload FROM events ORDER BY id"):
+                yield loads(kind, payload)
+    except sqlite3.DatabaseError as error:
+        raise _damaged(path, error) from error
+
+
+def replay(scheduler: Scheduler, events: Sequence[Event]) -> list[Job]:
+    """Bring a fresh scheduler (its searcher wrapped in `Recorded`) to the state after `events`; returns the jobs that were running.
+
+    Each of those goes on from the last resource that was reported. Raises JournalError where the scheduler decides otherwise than
+    recorded, which means that its settings or its code have changed.
+    """
+    running: dict[int, Job] = {}
+    for number, event in enumerate(events, start=1):
+        if event.kind == "job":
+            job = scheduler.ask()
+            _compare(number, event.job, job)
+            running[event.job.trial_id] = event.job
+        elif event.kind == "report":
+            assert event.report is not None and event.verdict is not None
+            verdict = scheduler.tell(event.report)
+            _compare(number, event.verdict.decision, verdict.decision)
+            if verdict.decision is not Decision.CONTINUE:
+                del running[event.report.trial_id]
+    trials = scheduler.history.trials
+    assert all(trials[trial_id].state is State.RUNNING for trial_id in running)
+    return [
+        Job(job.trial_id, job.config, max(job.r_from, trials[job.trial_id].r), job.r_to, job.bracket, _milestone(scheduler, job))
+        for job in running.values()
+    ]
+
+
+def _milestone(scheduler: Scheduler, job: Job) -> int:
+    return min(job.r_to, scheduler.history.pending.get(job.trial_id, job.r_to))
+
+
+def _compare(number: int, recorded: Any, now: Any) -> None:
+    if recorded != now:
+        raise JournalError(f"event {number} of the journal does not repeat: recorded was {recorded}, the scheduler now gives {now}")
+
+
+def _damaged(path: Path, error: Exception) -> JournalError:
+    return JournalError(f"{path} cannot be read ({error}): it is damaged; tables and checkpoints beside it are untouched")
+
+
+def dumps(event: Event) -> str:
+    """An event as JSON; floats survive exactly."""
+    payload: dict[str, Any] = {"job": asdict(event.job), "time": event.time, "worker": event.worker, "decide": event.decide_seconds}
+    if event.proposal is not None:
+        payload["proposal"] = event.proposal._asdict()
+    if event.report is not None:
+        payload["report"] = asdict(event.report)
+    if event.verdict is not None:
+        payload["verdict"] = [event.verdict.decision.value, str(event.verdict.why), event.verdict.until]
+    return json.dumps(payload)
+
+
+def loads(kind: str, payload: str) -> Event:
+    content = json.loads(payload)
+    proposal = Proposal(**content["proposal"]) if "proposal" in content else None
+    report = Report(**content["report"]) if "report" in content else None
+    verdict = None
+    if "verdict" in content:
+        decision, why, until = content["verdict"]
+        verdict = Verdict(Decision(decision), why, until)
+    job = Job(**content["job"])
+    return Event(kind, job, content["time"], proposal, report, verdict, content["worker"], content["decide"])

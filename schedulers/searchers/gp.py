@@ -1,0 +1,209 @@
+"""The model-based searcher of A-BOHB: a surrogate over (config, resource), fantasies for what is pending, expected improvement.
+
+Prepares arrays on the host, calls `mfgp.suggest` once, and decodes its answer: nothing here computes with the surrogate itself.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from ConfigSpace import ConfigurationSpace
+
+import mfgp
+from schedulers.draws import generator
+from schedulers.history import History
+from schedulers.searchers.random import RandomSearcher
+from schedulers.types import Proposal, Slot
+
+log = logging.getLogger(__name__)
+
+DataPolicy = Literal["rungs", "rungs_and_last", "all"]
+NUM_LOCAL_PARENTS = 5
+
+
+class GPSearcher:
+    """Random until `num_init_random` trials began and something was observed, then the surrogate's choice.
+
+    acquire_at: the resource at which improvement is expected: `bohb`, the largest with at least `threshold` observations (the paper's
+        rule; null: the number of hyperparameters), `first`, the trial's first milestone, or `final`, r_max.
+    data: what the surrogate sees (Klein et al. 2020, figure 7): reports at `rungs`, `rungs_and_last` report of each trial, or `all`.
+    refit_always_below, refit_period: below that many observations hyperparameters are refitted at every suggestion that brings new
+        data, from then on at every `refit_period`-th such one (the paper's B.1).
+    """
+
+    def __init__(
+        self,
+        space: ConfigurationSpace,
+        *,
+        surrogate: Any,
+        seed: int = 0,
+        num_init_random: int = 10,
+        default_first: bool = True,
+        num_fantasies: int = 20,
+        acquire_at: Literal["bohb", "first", "final"] = "bohb",
+        threshold: int | None = None,
+        data: DataPolicy = "rungs",
+        num_candidates: int = 2000,
+        refit_always_below: int = 150,
+        refit_period: int = 1,
+    ) -> None:
+        positive = {"num_fantasies": num_fantasies, "num_candidates": num_candidates, "refit_period": refit_period}
+        for name, value in positive.items():
+            if value < 1:
+                raise ValueError(f"searcher.{name}={value} must be at least 1")
+        choices: dict[str, tuple[str, ...]] = {"acquire_at": ("bohb", "first", "final"), "data": ("rungs", "rungs_and_last", "all")}
+        for name, value in (("acquire_at", acquire_at), ("data", data)):
+            if value not in choices[name]:
+                raise ValueError(f"searcher.{name}={value} is unknown: choose one of {', '.join(choices[name])}")
+        self._random = RandomSearcher(space, seed=seed, default_first=default_first)
+        self._encoding, self._tried = self._random.encoding, self._random.tried
+        self._surrogate, self._seed = surrogate, seed
+        self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
+        self._acquire_at, self._data = acquire_at, data
+        self._threshold = self._encoding.num_hyperparameters if threshold is None else threshold
+        self._refit_always_below, self._refit_period = refit_always_below, refit_period
+        coordinates = self._encoding.coordinates()
+        self._coordinates = mfgp.Space(coordinates.kind, coordinates.log, coordinates.low, coordinates.high)
+        self._warm: dict[str, Any] | None = None
+        self._num_fitted = 0  # observations at the last fit
+        self._num_skipped = 0  # suggestions with new data since the last fit
+        self._pending_size = 0
+
+    def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        trials, resources, metrics = self._observed(history)
+        if slot.trial_id < self._num_init_random or len(metrics) == 0:
+            return self._random.suggest(history, slot)
+        self._tried.update(history)
+        pool = self._candidates(history, slot, trials, resources, metrics)
+        if pool is None:
+            return None
+        r_acq = self._acquisition_resource(resources, slot)
+        suggestion = self._ask_model(history, slot, trials, resources, metrics, pool, r_acq)
+        state = self._remember(suggestion, len(metrics))
+        chosen = self._encoding.vectors(np.asarray(suggestion.x))
+        usable = np.flatnonzero(self._tried.is_new(chosen) & self._encoding.is_legal(chosen))
+        note = f"{len(metrics)} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
+        note += f"; {suggestion.fallback}" if suggestion.fallback else ""
+        if len(usable) == 0:
+            log.info("trial %d: all that the model proposed was tried before; drawing at random", slot.trial_id)
+            proposal = self._random.suggest(history, slot)
+            return proposal and proposal._replace(note=note, state=state)
+        best = usable[0]
+        note = f"expected improvement {float(suggestion.acquisition[best]):.3g}, {note}"
+        return Proposal(self._encoding.configs(chosen[best][None])[0], "model", r_acq, note, state)
+
+    def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
+        if proposal.state is not None:
+            self._warm = proposal.state["hyperparameters"]
+            self._num_fitted, self._num_skipped = proposal.state["num_fitted"], proposal.state["num_skipped"]
+            self._pending_size = max(self._pending_size, proposal.state["pending_size"])
+
+    def bracket_weights(self, history: History) -> Sequence[float] | None:
+        return None
+
+    def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
+        return None
+
+    def _observed(self, history: History) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(trial ids, resources, metrics) that the data policy lets the surrogate see; what diverged is left out."""
+        trials = np.asarray(history.observed_trials, int)
+        resources = np.asarray(history.observed_resources, int)
+        metrics = np.asarray(history.observed_metrics, float)
+        seen = np.isfinite(metrics)
+        if self._data != "all":
+            at_level = np.isin(resources, history.levels)
+            if self._data == "rungs_and_last":
+                last = np.array([trial.r for trial in history.trials], int)
+                at_level |= resources == last[trials] if len(trials) else False
+            seen &= at_level
+        return trials[seen], resources[seen], metrics[seen]
+
+    def _acquisition_resource(self, resources: np.ndarray, slot: Slot) -> int:
+        if self._acquire_at == "first":
+            return slot.milestone
+        if self._acquire_at == "final":
+            return slot.r_max
+        counts = Counter(resources.tolist())
+        return max((r for r, count in counts.items() if count >= self._threshold), default=min(counts))
+
+    def _candidates(
+        self, history: History, slot: Slot, trials: np.ndarray, resources: np.ndarray, metrics: np.ndarray
+    ) -> np.ndarray | None:
+        """[num_candidates, P] legal vectors: three quarters from the space, the rest around the best so far; None: exhausted."""
+        rng = generator(self._seed, "candidates", slot.trial_id)
+        if self._encoding.size <= self._num_candidates:
+            pool = self._encoding.enumerate()
+            pool = pool[self._tried.is_new(pool)]
+            return np.resize(pool, (self._num_candidates, pool.shape[1])) if len(pool) else None
+        best = trials[np.lexsort((metrics, -resources))][: 2 * NUM_LOCAL_PARENTS]
+        parents = self._tried.vectors()[list(dict.fromkeys(best.tolist()))[:NUM_LOCAL_PARENTS]]
+        each = self._num_candidates // (4 * NUM_LOCAL_PARENTS)
+        local = [self._encoding.neighbours(parent, each, rng) for parent in parents]
+        num_local = sum(map(len, local))
+        drawn = self._encoding.sample(self._num_candidates - num_local, rng)
+        pool = np.concatenate([*local, drawn])
+        fresh = self._tried.is_new(pool)
+        if not fresh.any():
+            left = self._tried.draw(rng)
+            return None if left is None else np.repeat(left[None], self._num_candidates, 0)
+        return np.resize(pool[fresh], (self._num_candidates, pool.shape[1]))
+
+    def _ask_model(
+        self,
+        history: History,
+        slot: Slot,
+        trials: np.ndarray,
+        resources: np.ndarray,
+        metrics: np.ndarray,
+        pool: np.ndarray,
+        r_acq: int,
+    ) -> Any:
+        rows = self._encoding.rows(self._tried.vectors())
+        pending = sorted(history.pending.items())
+        self._pending_size = max(self._pending_size, 1 << max(2, (len(pending) - 1).bit_length()))
+        return mfgp.suggest(
+            self._surrogate,
+            seed=(self._seed, slot.trial_id),
+            x=rows[trials],
+            r=(resources - 0.5) / slot.r_max,
+            y=metrics,
+            pending_x=rows[[trial for trial, _ in pending]],
+            pending_r=(np.array([r for _, r in pending], float) - 0.5) / slot.r_max,
+            r_acq=(r_acq - 0.5) / slot.r_max,
+            candidates=self._encoding.rows(pool),
+            free=self._encoding.free(pool),
+            space=self._coordinates,
+            warm=self._warm,
+            refit=self._is_due(len(metrics)),
+            num_fantasies=self._num_fantasies,
+            pending_size=self._pending_size,
+        )
+
+    def _is_due(self, num_observed: int) -> bool:
+        if self._warm is None:
+            return True
+        if num_observed == self._num_fitted:
+            return False
+        return num_observed < self._refit_always_below or self._num_skipped + 1 >= self._refit_period
+
+    def _remember(self, suggestion: Any, num_observed: int) -> dict[str, Any]:
+        self._warm = suggestion.hyperparameters
+        if suggestion.refitted:
+            self._num_fitted, self._num_skipped = num_observed, 0
+        elif num_observed != self._num_fitted:
+            self._num_skipped += 1
+        return {
+            "hyperparameters": suggestion.hyperparameters,
+            "refitted": suggestion.refitted,
+            "fallback": suggestion.fallback,
+            "loss": suggestion.loss,
+            "evaluations": suggestion.evaluations,
+            "num_observed": num_observed,
+            "num_fitted": self._num_fitted,
+            "num_skipped": self._num_skipped,
+            "pending_size": self._pending_size,
+        }

@@ -1,0 +1,53 @@
+"""Searchers that hold another one: a limit on the number of trials, and the memory of an interrupted study."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from schedulers.history import History
+from schedulers.types import Proposal, Searcher, Slot
+
+
+class TrialLimit:
+    """No more than `max_trials` configurations: then the space counts as exhausted and what runs is finished."""
+
+    def __init__(self, searcher: Searcher, max_trials: int) -> None:
+        if max_trials < 1:
+            raise ValueError(f"budget.trials={max_trials} must be at least 1 (or null for no limit)")
+        self._searcher, self._max_trials = searcher, max_trials
+
+    def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        return None if slot.trial_id >= self._max_trials else self._searcher.suggest(history, slot)
+
+    def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
+        self._searcher.recall(history, slot, proposal)
+
+    def bracket_weights(self, history: History) -> Sequence[float] | None:
+        return self._searcher.bracket_weights(history)
+
+    def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
+        return self._searcher.score(history, paused)
+
+
+class Recorded:
+    """Repeats recorded proposals in their order before it asks its searcher again; the searcher takes each over without computing."""
+
+    def __init__(self, searcher: Searcher, proposals: Iterable[Proposal]) -> None:
+        self._searcher, self._proposals = searcher, deque(proposals)
+
+    def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        if not self._proposals:
+            return self._searcher.suggest(history, slot)
+        proposal = self._proposals.popleft()
+        self._searcher.recall(history, slot, proposal)
+        return proposal
+
+    def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
+        self._searcher.recall(history, slot, proposal)
+
+    def bracket_weights(self, history: History) -> Sequence[float] | None:
+        return self._searcher.bracket_weights(history)
+
+    def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
+        return self._searcher.score(history, paused)
