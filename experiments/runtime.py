@@ -4,6 +4,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+TRIAL_PLATFORMS = "MFGP_TRIAL_PLATFORMS"
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
 
@@ -27,3 +28,20 @@ def prepare_environment(env: dict[str, str] | None = None) -> None:
     target.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
     # The default threshold of one second would leave out most of our programs.
     target.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def keep_accelerator_for_trials() -> None:
+    """Put the surrogate of this process on the CPU; what the user said about JAX's platform is kept for the trials."""
+    os.environ.setdefault(TRIAL_PLATFORMS, os.environ.get("JAX_PLATFORMS", ""))
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def trial_environment() -> dict[str, str]:
+    """The environment of a worker: JAX on the user's platform, and no worker takes a whole GPU's memory at its start."""
+    env = dict(os.environ)
+    platforms = env.pop(TRIAL_PLATFORMS, env.get("JAX_PLATFORMS", ""))
+    env.pop("JAX_PLATFORMS", None)
+    if platforms:
+        env["JAX_PLATFORMS"] = platforms
+    env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    return env

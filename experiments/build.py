@@ -1,0 +1,135 @@
+"""From a composed configuration to the plain objects of a study; every mistake of the user's is found here, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from experiments.deadline import Deadline
+from experiments.runtime import trial_environment
+from schedulers.asha import AsyncHyperband
+from schedulers.searchers.random import RandomSearcher
+from schedulers.searchers.wrappers import Recorded, TrialLimit
+from schedulers.types import Backend, Benchmark, Event, Scheduler, Searcher
+
+SIMULATED_WORKERS = 4
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of a study; None: none."""
+
+    seconds: float | None
+    trials: int | None
+    reports: int | None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A study, ready to run but for its backend, whose workers start when `backend` is called."""
+
+    benchmark: Benchmark
+    scheduler: Scheduler
+    levels: tuple[int, ...]
+    num_workers: int
+    budget: Budget
+    is_simulated: bool
+    backend: Callable[..., Backend]
+
+
+def build(cfg: DictConfig, folder: Path, recorded: Sequence[Event] = ()) -> Parts:
+    """The parts of the study that `cfg` describes, which repeats the proposals of `recorded` first.
+
+    Raises ValueError with one sentence that names the setting, its value and what would be valid.
+    """
+    budget = _budget(cfg)
+    _whole("seed", cfg.seed, 0)
+    benchmark: Benchmark = _make(cfg, "benchmark")()
+    backend = _make(cfg, "backend")
+    is_simulated = bool(backend.func.is_simulated)
+    num_workers = _num_workers(cfg, is_simulated)
+    searcher = _searcher(cfg, benchmark, is_simulated)
+    if budget.trials is not None:
+        searcher = TrialLimit(searcher, budget.trials)
+    if recorded:
+        searcher = Recorded(searcher, [event.proposal for event in recorded if event.proposal is not None])
+    scheduler = _scheduler(cfg, benchmark, searcher)
+    levels = scheduler.history.levels
+    if budget.reports is not None and budget.reports < levels[0]:
+        raise ValueError(f"budget.reports={budget.reports} ends before the first milestone: it must be at least r_min={levels[0]}")
+    settings = {"deadline": budget.seconds}
+    if not is_simulated:
+        settings |= {"folder": folder, "environment": trial_environment()}
+    return Parts(benchmark, scheduler, levels, num_workers, budget, is_simulated, _bound(backend, benchmark, num_workers, settings))
+
+
+def _bound(backend: Any, benchmark: Benchmark, num_workers: int, settings: Mapping[str, Any]) -> Callable[..., Backend]:
+    return lambda **more: backend(benchmark=benchmark, num_workers=num_workers, **settings, **more)
+
+
+def _searcher(cfg: DictConfig, benchmark: Benchmark, is_simulated: bool) -> Searcher:
+    searcher: Searcher = _call(_make(cfg, "searcher"), "searcher", space=benchmark.space)
+    if is_simulated:  # a watchdog would make the outcome depend on the host's speed
+        return searcher
+    fallback = RandomSearcher(benchmark.space, seed=cfg.seed, default_first=False)
+    return Deadline(searcher, fallback, _positive("suggest_timeout", cfg.suggest_timeout))
+
+
+def _scheduler(cfg: DictConfig, benchmark: Benchmark, searcher: Searcher) -> Scheduler:
+    make = _make(cfg, "scheduler")
+    if getattr(benchmark, "full_fidelity", False):  # one number per trial: there is nothing to judge before r_max
+        return AsyncHyperband(searcher, r_min=benchmark.r_max, r_max=benchmark.r_max, seed=cfg.seed)
+    scheduler: Scheduler = _call(make, "scheduler", searcher=searcher)
+    return scheduler
+
+
+def _make(cfg: DictConfig, group: str) -> Any:
+    """The constructor of the object that `group` describes, with its settings bound."""
+    try:
+        return instantiate(cfg[group], _partial_=True)
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        raise ValueError(f"{group}: {cause}") from error
+
+
+def _call(make: Any, group: str, **runtime: Any) -> Any:
+    try:
+        return make(**runtime)
+    except TypeError as error:
+        raise ValueError(f"{group}: {error}; see conf/{group}/ for the settings it takes") from error
+
+
+def _budget(cfg: DictConfig) -> Budget:
+    limits = OmegaConf.to_container(cfg.budget, resolve=True)
+    assert isinstance(limits, dict)
+    if limits["seconds"] is not None:
+        _positive("budget.seconds", limits["seconds"])
+    for name in ("trials", "reports"):
+        if limits[name] is not None:
+            _whole(f"budget.{name}", limits[name], 1)
+    return Budget(limits["seconds"], limits["trials"], limits["reports"])
+
+
+def _num_workers(cfg: DictConfig, is_simulated: bool) -> int:
+    if cfg.workers is None:
+        return SIMULATED_WORKERS if is_simulated else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return _whole("workers", cfg.workers, 1)
+
+
+def _whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value} must be a whole number of at least {least}")
+    return value
+
+
+def _positive(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise ValueError(f"{name}={value} must be a positive number of seconds")
+    return float(value)

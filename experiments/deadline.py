@@ -1,0 +1,58 @@
+"""A watchdog over the searcher: a suggestion that fails or hangs becomes a random one, said in the log and in the records."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from schedulers.history import History
+from schedulers.types import Proposal, Searcher, Slot
+
+log = logging.getLogger(__name__)
+
+
+class Deadline:
+    """Asks `searcher` in a thread; after `seconds`, or if it raises, `fallback` answers, and keeps answering while the thread hangs."""
+
+    def __init__(self, searcher: Searcher, fallback: Searcher, seconds: float) -> None:
+        if seconds <= 0:
+            raise ValueError(f"suggest_timeout={seconds} must be a positive number of seconds")
+        self._searcher, self._fallback, self._seconds = searcher, fallback, seconds
+        self._thread: threading.Thread | None = None
+
+    def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        if self._thread is not None and self._thread.is_alive():
+            return self._instead(history, slot, "an earlier suggestion still hangs")
+        answer: dict[str, Any] = {}
+        self._thread = threading.Thread(target=_ask, args=(self._searcher, history, slot, answer), daemon=True)
+        self._thread.start()
+        self._thread.join(self._seconds)
+        if "proposal" in answer:
+            return answer["proposal"]  # type: ignore[no-any-return]
+        if "error" in answer:
+            log.error("the searcher failed at trial %d", slot.trial_id, exc_info=answer["error"])
+            return self._instead(history, slot, f"the searcher failed: {answer['error']!r}")
+        return self._instead(history, slot, f"the searcher took more than {self._seconds:g} s")
+
+    def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
+        self._searcher.recall(history, slot, proposal)
+
+    def bracket_weights(self, history: History) -> Sequence[float] | None:
+        return self._searcher.bracket_weights(history)
+
+    def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
+        return self._searcher.score(history, paused)
+
+    def _instead(self, history: History, slot: Slot, reason: str) -> Proposal | None:
+        log.warning("trial %d: %s; drawn at random instead", slot.trial_id, reason)
+        proposal = self._fallback.suggest(history, slot)
+        return proposal and proposal._replace(note=reason)
+
+
+def _ask(searcher: Searcher, history: History, slot: Slot, answer: dict[str, Any]) -> None:
+    try:
+        answer["proposal"] = searcher.suggest(history, slot)
+    except Exception as error:  # whatever it is, the study goes on; the caller logs it with its traceback
+        answer["error"] = error
