@@ -108,9 +108,10 @@ class Display:
     def tick(self, now: float) -> None:
         """Let the display know the study's time; call it while waiting, too."""
         self._now = max(self._now, now)
-        if self._timer() - self._shown_at < (PROGRESS_EVERY if self._live is None else REFRESH_EVERY):
+        read = self._timer()
+        if read - self._shown_at < (PROGRESS_EVERY if self._live is None else REFRESH_EVERY):
             return
-        self._shown_at = self._timer()
+        self._shown_at = read
         if self._live is None:
             self._print(self._progress())
         else:

@@ -109,7 +109,10 @@ def comparison(
             colour, style = COLOURS[i % len(COLOURS)], styles[i // len(COLOURS) % len(styles)]
             axes.plot(time / scale, mean, color=colour, linestyle=style, linewidth=1.2, label=method)
             axes.fill_between(time / scale, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
-        _incumbent_axis(axes, np.concatenate([mean for _, mean, _ in curves.values()]), mode)
+        edges = np.concatenate([edge for _, mean, error in curves.values() for edge in (mean, mean - error, mean + error)])
+        means = np.concatenate([mean for _, mean, _ in curves.values()])
+        # A lower edge at or below zero has no place on a log axis and is cut off; nan edges are methods with a single run.
+        _incumbent_axis(axes, edges[np.isfinite(edges) & ((edges > 0) | (means.min() <= 0))], mode)
         axes.set_xlabel(f"wall-clock time ({unit})")
         axes.set_ylabel(f"{metric} of the incumbent")
         axes.legend()

@@ -105,6 +105,7 @@ def _reports_table(study: Study, sign: float) -> pa.Table:
     columns = {name: [getattr(report, name) for report in study.reports] for name in REPORTS_SCHEMA.names}
     for name in ("metric", "incumbent"):
         columns[name] = [_signed(value, sign) for value in columns[name]]
+    columns["why"] = [str(why) for why in columns["why"]]
     return pa.table(columns, schema=REPORTS_SCHEMA)
 
 

@@ -52,7 +52,7 @@ class ReportRecord(NamedTuple):
     seconds: float
     worker: int | None
     decision: str
-    why: str
+    why: object  # str() of it is the sentence
     incumbent: float | None
 
 
@@ -121,9 +121,8 @@ class Study:
         trial.ended = event.time if trial.state in ("stopped", "completed", "failed") else None
         if not is_repeat:
             incumbent = None if self.best is None else self.best.best_metric
-            why, decision = str(verdict.why), verdict.decision.value
             seen = (trial.trial_id, trial.bracket, report.r, metric, event.time, report.seconds, trial.worker)
-            self.reports.append(ReportRecord(*seen, decision, why, incumbent))
+            self.reports.append(ReportRecord(*seen, verdict.decision.value, verdict.why, incumbent))
 
     def _observe(self, trial: TrialRecord, report: Report, metric: float | None, time: float) -> None:
         trial.r = trial.r if report.r is None else report.r
