@@ -140,7 +140,7 @@ def _draw_trace(axes: Axes, reports: pa.Table, trials: pa.Table, rungs: Sequence
             axes.scatter(*zip(*marked, strict=True), color=colour, edgecolors="white", linewidths=0.3, zorder=order + 0.5)
         if row["state"] == "failed":
             axes.plot(row["ended"] / scale, row["r"] or bottom, "x", color="#B00000", **CROSS, zorder=5, clip_on=False)
-    _resource_axis(axes, rungs, bottom)
+    _resource_axis(axes, rungs, bottom, max([*rungs, *(row["r"] for row in rows)]))
     axes.set_xlim(0, None)
     axes.set_xlabel(f"wall-clock time ({unit})")
     _trace_legend(axes, best, examples, sign, metric, any(row["state"] == "failed" for row in rows))
@@ -201,9 +201,9 @@ def _trace_legend(axes: Axes, best: Mapping[str, Any] | None, examples: list, si
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=len(handles), handletextpad=0.3, columnspacing=1.2)
 
 
-def _resource_axis(axes: Axes, rungs: Sequence[int], bottom: float) -> None:
+def _resource_axis(axes: Axes, rungs: Sequence[int], bottom: float, top: float) -> None:
     axes.set_yscale("log")
-    axes.set_ylim(bottom, 1.25 * max(rungs))
+    axes.set_ylim(bottom, 1.25 * top)
     axes.yaxis.set_major_locator(FixedLocator(sorted(rungs)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda r, _: f"{r:g}"))
     axes.yaxis.set_minor_locator(NullLocator())
