@@ -1,0 +1,133 @@
+"""A projected quasi-Newton method on a box that fits into one compiled loop with a single evaluation of the objective in its body.
+
+Each turn of the loop evaluates one trial point and either accepts it (Armijo) and takes a new direction, or shortens the step: a
+backtracking search that evaluates no more than it needs, survives nan and inf, and in a batch lets each member go its own way. With
+tens of variables the inverse Hessian is kept whole (BFGS): a handful of operations, where the two-loop recursion of L-BFGS unrolls
+into dozens that all have to be compiled. A caller who knows an approximate Hessian passes it as a preconditioner.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+ARMIJO = 1e-4
+REFRESH = 8  # accepted steps after which the preconditioner is computed anew
+
+
+class Minimum(NamedTuple):
+    x: Float[Array, "P"]
+    value: Float[Array, ""]  # inf if no finite value was seen
+    evaluations: Int[Array, ""]
+
+
+class _State(NamedTuple):
+    x: Float[Array, "P"]
+    value: Float[Array, ""]
+    gradient: Float[Array, "P"]
+    inverse_hessian: Float[Array, "P P"]
+    age: Int[Array, ""]  # pairs that the inverse Hessian has learned from since it was set
+    direction: Float[Array, "P"]
+    step: Float[Array, ""]
+    stalled: Int[Array, ""]  # accepted steps in a row that gained less than the tolerance
+    evaluations: Int[Array, ""]
+    done: Bool[Array, ""]
+
+
+def minimise(
+    value_and_grad: Callable[[Float[Array, "P"]], tuple[Float[Array, ""], Float[Array, "P"]]],
+    start: Float[Array, "P"],
+    low: Float[Array, "P"],
+    high: Float[Array, "P"],
+    max_evaluations: Int[Array, ""],
+    *,
+    tolerance: float,
+    max_move: float,
+    precondition: Callable[[Float[Array, "P"]], Float[Array, "P P"]] | None = None,
+) -> Minimum:
+    """Minimise over low <= x <= high (low == high holds a coordinate); stops when two accepted steps in a row gain < `tolerance`.
+
+    max_move bounds the change of a coordinate in one step. max_evaluations is traced; with 0 the start comes back. precondition(x)
+    is an approximate inverse Hessian, positive definite; without it the identity, scaled by the first step, is where BFGS begins.
+    """
+    size = start.shape[0]
+    dtype = start.dtype
+    identity, tiny = jnp.eye(size, dtype=dtype), float(jnp.finfo(dtype).tiny)
+
+    def held(x: Float[Array, "P"], gradient: Float[Array, "P"]) -> Bool[Array, "P"]:
+        return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0))
+
+    def turn(s: _State) -> _State:
+        first = s.evaluations == 0
+        trial = jnp.clip(s.x + s.step * s.direction, low, high)
+        value, gradient = value_and_grad(trial)
+        move = trial - s.x
+        expected = jnp.vdot(s.gradient, move)
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+        accept = finite & (first | (value <= s.value + ARMIJO * jnp.minimum(expected, 0.0)))
+
+        # BFGS update (Nocedal & Wright 2006, eq. 6.17), skipped without positive curvature.
+        change = gradient - s.gradient
+        curvature = jnp.vdot(move, change)
+        update = accept & ~first & (curvature > 1e-10 * jnp.linalg.norm(move) * jnp.linalg.norm(change))
+        rho = 1.0 / jnp.where(update, curvature, 1.0)
+        h = s.inverse_hessian
+        if precondition is None:  # ibid., eq. 6.20
+            h = jnp.where(s.age == 0, identity * (curvature / jnp.maximum(jnp.vdot(change, change), tiny)), h)
+        hy = h @ change
+        h = h - rho * (jnp.outer(move, hy) + jnp.outer(hy, move)) + (rho * rho * jnp.vdot(change, hy) + rho) * jnp.outer(move, move)
+        h = jnp.where(update, h, s.inverse_hessian)
+        age = s.age + update
+
+        # A step that had to be shortened to nothing: start over with a new inverse Hessian, or stop if it was new.
+        exhausted = ~accept & (s.step < 1e-4)
+        x = jnp.where(accept, trial, s.x)
+        g = jnp.where(accept, gradient, s.gradient)
+        if precondition is None:
+            h, age = jnp.where(exhausted, identity, h), jnp.where(exhausted, 0, age)
+        else:
+            renew = first | exhausted | (accept & (age >= REFRESH))
+            h, age = jax.lax.cond(renew, lambda: precondition(x), lambda: h), jnp.where(renew, 0, age)
+        pg = jnp.where(held(x, g), 0.0, g)
+        direction = jnp.where(held(x, g), 0.0, -h @ pg)
+        # The identity knows no scale.
+        limit = jnp.where(age == 0, min(max_move, 1.0), max_move) if precondition is None else max_move
+        direction *= jnp.minimum(1.0, limit / jnp.maximum(jnp.max(jnp.abs(direction)), tiny))
+
+        # The minimiser of the parabola through value, slope and trial value, where there is one.
+        parabola = -0.5 * expected / (value - s.value - expected)
+        shorter = s.step * jnp.where(finite & jnp.isfinite(parabola), jnp.clip(parabola, 0.1, 0.5), 0.2)
+        gain = s.value - value
+        stalled = jnp.where(accept, jnp.where(gain < tolerance, s.stalled + 1, 0), s.stalled)
+        give_up = (exhausted & (s.age == 0)) | (first & ~accept)
+        new = accept | exhausted
+        return _State(
+            x=x,
+            value=jnp.where(accept, value, s.value),
+            gradient=g,
+            inverse_hessian=h,
+            age=age.astype(jnp.int32),
+            direction=jnp.where(new, direction, s.direction),
+            step=jnp.where(new, 1.0, shorter),
+            stalled=stalled,
+            evaluations=s.evaluations + 1,
+            done=(accept & (jnp.max(jnp.abs(pg)) < 1e-6)) | (stalled >= 2) | give_up,
+        )
+
+    zero = jnp.zeros_like(start)
+    initial = _State(
+        x=start,
+        value=jnp.asarray(jnp.inf, dtype),
+        gradient=zero,
+        inverse_hessian=identity,
+        age=jnp.zeros((), jnp.int32),
+        direction=zero,
+        step=jnp.ones((), dtype),
+        stalled=jnp.zeros((), jnp.int32),
+        evaluations=jnp.zeros((), jnp.int32),
+        done=jnp.asarray(False),
+    )
+    end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, initial)
+    return Minimum(end.x, end.value, end.evaluations)

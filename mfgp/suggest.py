@@ -1,0 +1,242 @@
+"""One suggestion: fit, condition, fantasise, maximise expected improvement. The only entry that schedulers use.
+
+The host part pads, standardises and checks; the device part is one pure compiled function of padded arrays.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, UInt32
+
+from mfgp.acquisition import Candidates, Grid, incumbent, maximise
+from mfgp.data import MIN_LEVELS, Data, Inputs, bucket, pad, standardise
+from mfgp.fit import fit
+from mfgp.posterior import condition, fantasise, log_density
+from mfgp.surrogates import Surrogate, random_starts
+
+NUM_RETURNED = 64
+CONTINUOUS, INTEGER, FIXED = 0, 1, 2
+XI = 0.01  # least improvement that counts, in standard deviations of the targets at r_acq
+
+
+@dataclass(frozen=True)
+class Space:
+    """What local refinement must know of the encoded coordinates.
+
+    kind: 0 continuous, 1 integer, 2 fixed (member of a one-hot group, activity bit: never moved). Integer coordinates encode
+    [low - 1/2, high + 1/2], on a log scale where log is set, onto [0, 1]; low and high of the others are not used.
+    """
+
+    kind: np.ndarray
+    log: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    def __post_init__(self) -> None:
+        for name, dtype in (("kind", np.int64), ("log", bool), ("low", np.float64), ("high", np.float64)):
+            object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
+        integer = self.kind == INTEGER
+        if not self.kind.shape == self.log.shape == self.low.shape == self.high.shape or self.kind.ndim != 1:
+            raise ValueError("space.kind, log, low and high must be vectors of one length")
+        if not np.all(np.isin(self.kind, (CONTINUOUS, INTEGER, FIXED))):
+            raise ValueError(f"space.kind={self.kind} must consist of 0 (continuous), 1 (integer) and 2 (fixed)")
+        if np.any(self.low[integer] > self.high[integer]) or np.any(self.low[integer & self.log] < 1):
+            raise ValueError("space.low must not exceed space.high for integers, and be at least 1 on a log scale")
+
+    @property
+    def grid(self) -> Grid:
+        return Grid(self.kind == INTEGER, self.log, self.low, self.high)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """x: valid encoded rows, best first, without repetitions; acquisition: log expected improvement in standardised units.
+
+    loss is the fit's objective in nats at the hyperparameters used, evaluations what the fit took of value and gradient. fallback says
+    in a sentence what had to be done instead of the ordinary; empty if nothing.
+    """
+
+    x: np.ndarray
+    acquisition: np.ndarray
+    hyperparameters: dict[str, Any]
+    refitted: bool
+    fallback: str
+    loss: float
+    evaluations: int
+
+
+class Problem(NamedTuple):
+    """Everything that a suggestion depends on, besides the surrogate, as padded arrays."""
+
+    seed: UInt32[Array, "2"]
+    data: Data
+    pending: Inputs
+    level: Int[Array, ""]  # of the acquisition
+    xi: Float[Array, ""]
+    first: Float[Array, "P"]  # hyperparameters to start from, in the optimiser's coordinates
+    budgets: Int[Array, "F"]  # evaluations of the fit per start; all 0: `first` is used as it is
+    candidates: Float[Array, "C D"]
+    free: Bool[Array, "C D"]
+    grid: Grid
+
+
+class Result(NamedTuple):
+    candidates: Candidates
+    theta: Float[Array, "P"]
+    fit_loss: Float[Array, ""]
+    loss: Float[Array, ""]
+    evaluations: Int[Array, ""]
+    jitter: Float[Array, ""]
+
+
+@partial(jax.jit, static_argnames=("surrogate", "num_fantasies"))
+def compute(surrogate: Surrogate, num_fantasies: int, problem: Problem) -> Result:
+    """The device part."""
+    d = problem.candidates.shape[1]
+    start_key, fantasy_key = jax.random.split(jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1]))
+    low, high = (jnp.asarray(side, problem.first.dtype) for side in surrogate.box(d))
+    starts = random_starts(start_key, problem.first, low, high, problem.budgets.shape[0])
+    fitted = fit(surrogate, problem.data, starts, problem.budgets)
+    process = surrogate.unflatten(fitted.theta, d)
+    observed = condition(process, problem.data)
+    post = fantasise(fantasy_key, observed, problem.pending, num_fantasies)
+    best = incumbent(post, problem.level)
+    chosen = maximise(post, problem.level, best, problem.xi, problem.candidates, problem.free, problem.grid, NUM_RETURNED)
+    loss = -log_density(observed) - surrogate.log_prior(process)
+    return Result(chosen, fitted.theta, fitted.loss, loss, fitted.evaluations, post.jitter)
+
+
+def suggest(
+    surrogate: Surrogate,
+    *,
+    seed: tuple[int, int],
+    x: np.ndarray,
+    r: np.ndarray,
+    y: np.ndarray,
+    pending_x: np.ndarray,
+    pending_r: np.ndarray,
+    r_acq: float,
+    candidates: np.ndarray,
+    free: np.ndarray,
+    space: Space,
+    warm: Mapping[str, Any] | None = None,
+    refit: bool = True,
+    num_fantasies: int = 20,
+    pending_size: int = 8,
+) -> Suggestion:
+    """Points to evaluate next, given observations (x, r, y) and pending evaluations; y is minimised, r and r_acq are u(r).
+
+    A function of its arguments alone: the random key is fold_in(seed[0], seed[1]). `warm`, an earlier Suggestion's hyperparameters,
+    starts the fit, or is used as it is if not `refit`. Coordinates of a candidate move only where `free`. pending_size is what the
+    pending evaluations are padded to: one size per study keeps it at one compilation per bucket of n.
+    """
+    x, r, y, pending_x, pending_r = (np.asarray(a, np.float64) for a in (x, r, y, pending_x, pending_r))
+    observations = Observations(x, r, y, pending_x, pending_r, float(r_acq))
+    with jax.enable_x64(True):
+        problem = prepare(surrogate, seed, observations, candidates, free, space, warm, refit, pending_size)
+        result = jax.device_get(compute(surrogate, num_fantasies, problem))
+    return _conclude(surrogate, problem, result, refit)
+
+
+class Observations(NamedTuple):
+    """What is known and what is on its way, on the host and not padded."""
+
+    x: np.ndarray
+    r: np.ndarray
+    y: np.ndarray
+    pending_x: np.ndarray
+    pending_r: np.ndarray
+    r_acq: float
+
+
+def _check(o: Observations, candidates: np.ndarray, free: np.ndarray, space: Space, pending_size: int) -> None:
+    n, d, p = len(o.y), space.kind.shape[0], len(o.pending_r)
+    if n < 1:
+        raise ValueError("suggest needs at least one observation, got y of length 0")
+    for name, array, shape in (
+        ("x", o.x, (n, d)),
+        ("r", o.r, (n,)),
+        ("y", o.y, (n,)),
+        ("pending_x", o.pending_x.reshape(p, -1) if p else np.zeros((0, d)), (p, d)),
+        ("pending_r", o.pending_r, (p,)),
+        ("candidates", candidates, (len(candidates), d)),
+        ("free", free, (len(candidates), d)),
+    ):
+        if array.shape != shape:
+            raise ValueError(f"{name} has shape {array.shape}; {shape} is expected")
+        if not np.all(np.isfinite(array)):
+            raise ValueError(f"{name} has entries that are not finite")
+    if len(candidates) < 1:
+        raise ValueError("candidates is empty; at least one row is needed")
+    if p > pending_size:
+        raise ValueError(f"pending_size={pending_size} must be at least the number of pending evaluations, {p}")
+
+
+def _inputs(x: np.ndarray, r: np.ndarray, levels: np.ndarray, rows: int, d: int) -> Inputs:
+    level = np.searchsorted(levels, r).astype(np.int32)
+    return Inputs(pad(x.reshape(-1, d), rows), pad(level, rows), levels, np.arange(rows) < len(r))  # type: ignore[arg-type]
+
+
+def prepare(
+    surrogate: Surrogate,
+    seed: tuple[int, int],
+    o: Observations,
+    candidates: np.ndarray,
+    free: np.ndarray,
+    space: Space,
+    warm: Mapping[str, Any] | None,
+    refit: bool,
+    pending_size: int,
+) -> Problem:
+    """The host part: check, standardise, pad."""
+    candidates, free = np.asarray(candidates, np.float64), np.asarray(free, bool)
+    _check(o, candidates, free, space, pending_size)
+    d = space.kind.shape[0]
+    levels = np.unique(np.concatenate([o.r, o.pending_r, [o.r_acq]]))
+    padded_levels = np.concatenate([levels, np.full(bucket(len(levels), MIN_LEVELS) - len(levels), levels[-1])])
+    z, _ = standardise(o.y)
+    at_acq = z[o.r == o.r_acq]
+    rows = bucket(len(z))
+    num_starts = max(surrogate.restarts, 1 + surrogate.warm_restarts)
+    used = 0 if not refit else surrogate.restarts if warm is None else 1 + surrogate.warm_restarts
+    return Problem(
+        seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
+        data=Data(_inputs(o.x, o.r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
+        pending=_inputs(o.pending_x, o.pending_r, padded_levels, pending_size, d),
+        level=np.int32(np.searchsorted(padded_levels, o.r_acq)),  # type: ignore[arg-type]
+        # In units of the spread at r_acq, which may be far less than the joint one.
+        xi=np.float64(XI * (at_acq.std() if len(at_acq) > 1 else 1.0)),  # type: ignore[arg-type]
+        first=surrogate.initial(d) if warm is None else surrogate.flatten(warm, d),  # type: ignore[arg-type]
+        budgets=np.where(np.arange(num_starts) < used, surrogate.max_evaluations, 0).astype(np.int32),  # type: ignore[arg-type]
+        candidates=candidates,  # type: ignore[arg-type]
+        free=free & (space.kind != FIXED),
+        grid=space.grid,
+    )
+
+
+def _conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool) -> Suggestion:
+    notes = []
+    failed = refit and not np.isfinite(result.fit_loss)
+    if failed:
+        notes.append("the fit found no finite likelihood: kept the hyperparameters it started from")
+    if result.jitter > 0:
+        notes.append(f"the covariance needed a jitter of {float(result.jitter):.0e}")
+    acquisition, rows = np.asarray(result.candidates.acquisition, np.float64), np.asarray(result.candidates.x, np.float64)
+    if not np.any(np.isfinite(acquisition)):
+        notes.append("the acquisition is finite at no candidate: their order is arbitrary")
+    _, once = np.unique(rows, axis=0, return_index=True)
+    once = np.sort(once)
+    return Suggestion(
+        x=rows[once],
+        acquisition=acquisition[once],
+        hyperparameters=surrogate.readable(np.asarray(result.theta), rows.shape[1]),
+        refitted=refit and not failed,
+        fallback="; ".join(notes),
+        loss=float(result.loss),
+        evaluations=int(result.evaluations),
+    )
