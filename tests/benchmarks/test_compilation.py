@@ -38,7 +38,7 @@ def test_each_compiled_program_counts_once_and_a_repeated_call_not_at_all() -> N
 
 
 def test_a_second_process_takes_its_programs_from_the_cache(tmp_path: Path) -> None:
-    env = {"MFGP_CACHE_DIR": str(tmp_path), "HOME": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    env = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
     prepare_environment(env)
     outputs = [
         subprocess.run(
