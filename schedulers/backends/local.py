@@ -33,7 +33,8 @@ class _Worker:
     log: IO[bytes]
     ready: bool = False
     job: Job | None = None
-    r: int = 0  # of the last report
+    r: int = 0  # of the last report received
+    delivered: int = 0  # of the last report given to the scheduler
 
 
 class LocalBackend:
@@ -92,11 +93,13 @@ class LocalBackend:
                     self._receive(worker)
         if self._deadline is not None and self._reports[0][0] > self._deadline:
             return None
-        return heapq.heappop(self._reports)[2]
+        report = heapq.heappop(self._reports)[2]
+        self._of(report.trial_id).delivered = report.r or 0
+        return report
 
     def resume(self, trial_id: int, until: int) -> None:
         worker = self._of(trial_id)
-        self._send(worker, ("go", max(until, worker.r + 1)))
+        self._send(worker, ("go", max(until, worker.delivered + 1)))
 
     def release(self, trial_id: int, keep_checkpoint: bool) -> None:
         worker = self._of(trial_id)

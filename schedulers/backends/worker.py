@@ -74,7 +74,7 @@ def serve(connection: Connection, benchmark: Benchmark, job: Job, folder: str) -
             if kind == "end":
                 segment.close()
                 return bool(value)
-            until = max(until, value)
+            until = max(until, min(value, job.r_to))
 
 
 if __name__ == "__main__":
