@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.benchmarks.space import build_space
+from experiments.benchmarks.space import build_space, plain_values
 from schedulers.types import Job, Progress
 
 ARGUMENTS = ("config", "r_from", "r_to", "checkpoint_dir")
@@ -49,7 +49,7 @@ class Function:
     def train(self, job: Job, checkpoint_dir: str | None) -> Iterator[Progress]:
         """Yield what the target yields, with the seconds it took; the one number of a plain function as that of r_max."""
         function = _import_target(self.target, self.folder)
-        config = {name: value.item() if hasattr(value, "item") else value for name, value in job.config.items()}
+        config = plain_values(job.config)
         if self.full_fidelity:
             if job.r_to != self.r_max:
                 raise ValueError(f"{self.target!r} is a plain function and cannot stop at {job.r_to} of {self.r_max}; use scheduler=fifo")

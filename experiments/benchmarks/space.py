@@ -19,6 +19,8 @@ from ConfigSpace.read_and_write.dictionary import CONDITION_DECODERS, FORBIDDEN_
 from omegaconf import OmegaConf
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from schedulers.types import Config
+
 TYPES = {type_name: parameter_class for parameter_class, (type_name, _) in HYPERPARAMETER_ENCODERS.items()}
 # Older versions of the format; ConfigSpace itself translates them.
 LEGACY_FIELDS = {"default", "q", "probabilities"}
@@ -52,6 +54,11 @@ def build_space(spec: Any) -> ConfigurationSpace:
     if all(isinstance(parameter, Constant) for parameter in space.values()):
         raise ValueError("space: every parameter is a constant; at least one must vary")
     return space
+
+
+def plain_values(config: Config) -> dict[str, Any]:
+    """`config` as a dictionary of Python's own types, as a user's script and JSON expect them."""
+    return {name: value.item() if hasattr(value, "item") else value for name, value in config.items()}
 
 
 def _plain(spec: Any) -> dict[str, Any]:
