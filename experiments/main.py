@@ -19,7 +19,7 @@ from experiments import cli
 from experiments.runtime import keep_accelerator_for_trials, prepare_environment
 from schedulers.types import Event
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("experiments.main")  # not __name__: that is __main__ here
 SIMULATED_BATCH = 1000  # events between commits of a simulation, which can repeat what it lost
 
 
@@ -90,7 +90,7 @@ def _follow(parts: Any, journal: Any, recorded: Sequence[Event], display: Any, n
         display.restore(recorded)
         num_reports = sum(event.kind == "report" for event in recorded)
         elapsed = max((event.time for event in recorded), default=0.0)
-        backend = parts.backend(elapsed=elapsed, on_note=notes.from_worker)
+        backend = parts.backend(elapsed=elapsed, on_note=notes.from_worker, on_wait=display.tick)
         events = run(parts.scheduler, backend, journal, restarts)
     try:
         for event in events:

@@ -92,7 +92,7 @@ class Judgement(NamedTuple):
             return f"rung {self.r} has {self.n} result{'s' if self.n > 1 else ''}, too few to judge"
         side = "within" if self.metric <= self.cutoff else "behind"
         of = "the best" if self.k == 1 else f"the best {self.k}"
-        return f"{side} {of} of {self.n} at rung {self.r} (cutoff {self.cutoff:.6g})"
+        return f"{side} {of} of {self.n} at rung {self.r}"
 
 
 @dataclass(slots=True)

@@ -19,10 +19,15 @@ from typing import IO, Any
 from schedulers.types import Benchmark, Job, Report
 
 Note = Callable[[int, str, Mapping[str, Any]], None]
+TICK = 1.0  # seconds
 
 
 def ignore_note(worker: int, text: str, extra: Mapping[str, Any]) -> None:
     """For a driver that does not want its workers' notices."""
+
+
+def ignore_wait(now: float) -> None:
+    """For a driver with nothing to do while it waits."""
 
 
 @dataclass
@@ -42,6 +47,7 @@ class LocalBackend:
 
     threads_per_worker: CPU threads of a worker's numerical libraries (None: the cores divided among the workers).
     deadline: seconds after which nothing is delivered any more. elapsed: seconds an interrupted study had already taken.
+    on_wait: called about once a second, with the time, while nothing is reported.
     A worker that dies fails its trial (a report without a resource) and is started again.
     """
 
@@ -56,13 +62,14 @@ class LocalBackend:
         deadline: float | None = None,
         elapsed: float = 0.0,
         on_note: Note = ignore_note,
+        on_wait: Callable[[float], None] = ignore_wait,
         environment: Mapping[str, str] | None = None,
         threads_per_worker: int | None = None,
     ) -> None:
         if threads_per_worker is not None and threads_per_worker < 1:
             raise ValueError(f"backend.threads_per_worker={threads_per_worker} must be at least 1, or null for an even share")
         self._folder = Path(folder).resolve()
-        self._deadline, self._on_note = deadline, on_note
+        self._deadline, self._on_note, self._on_wait = deadline, on_note, on_wait
         self._pickled = pickle.dumps(benchmark)
         threads = threads_per_worker or max(1, (os.cpu_count() or 1) // num_workers)
         self._environment = dict(os.environ if environment is None else environment) | _thread_limits(threads)
@@ -85,12 +92,14 @@ class LocalBackend:
     def next_report(self) -> Report | None:
         while not self._reports:
             busy = [worker for worker in self._workers if worker.job is not None]
-            timeout = None if self._deadline is None else max(0.0, self._deadline - self.now())
-            if not busy or not (ready := wait([worker.connection for worker in busy], timeout)):
+            left = TICK if self._deadline is None else self._deadline - self.now()
+            if not busy or left <= 0:
                 return None
+            ready = wait([worker.connection for worker in busy], min(TICK, left))
             for worker in busy:
                 if worker.connection in ready:
                     self._receive(worker)
+            self._on_wait(self.now())
         if self._deadline is not None and self._reports[0][0] > self._deadline:
             return None
         report = heapq.heappop(self._reports)[2]
@@ -127,7 +136,7 @@ class LocalBackend:
         process = subprocess.Popen(
             [sys.executable, "-m", "schedulers.backends.worker", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],
-            env=self._environment,
+            env=self._environment | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

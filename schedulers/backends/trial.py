@@ -25,7 +25,7 @@ class Segment:
         self._benchmark, self._job, self._dir = benchmark, job, checkpoint_dir
         self._sign = 1.0 if benchmark.mode == "min" else -1.0
         self._iterator: Any = None
-        self._r = job.r_from
+        self._r = 0  # a script may start again from scratch, whatever it was told: what it repeats is ignored by the scheduler
 
     def next(self) -> Report:
         began = time.perf_counter()
@@ -36,7 +36,7 @@ class Segment:
         except Exception:
             return self._failed(traceback.format_exc(), time.perf_counter() - began)
         if item is None:
-            problem = f"the training ended (or yielded None) after resource {self._r}, before it reached {self._job.r_to}"
+            problem = f"the training ended (or yielded None) after resource {self._r or self._job.r_from}, before it reached {self._job.r_to}"
             return self._failed(problem, time.perf_counter() - began)
         return self._checked(item, time.perf_counter() - began)
 

@@ -93,7 +93,7 @@ class GPSearcher:
             proposal = self._random.suggest(history, slot)
             return proposal and proposal._replace(note=note, state=state)
         best = usable[0]
-        note = f"expected improvement {float(suggestion.acquisition[best]):.3g}, {note}"
+        note = f"log expected improvement {float(suggestion.acquisition[best]):.3g}, {note}"
         return Proposal(self._encoding.configs(chosen[best][None])[0], "model", r_acq, note, state)
 
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
