@@ -43,7 +43,7 @@ class Parameter:
     def internal(self, value: Any) -> np.ndarray:
         """`value` in the coordinates of the optimiser, clipped to the bounds."""
         value = np.clip(np.asarray(value, np.float64), self.low, self.high)
-        return np.log(value) if self.positive else value
+        return np.asarray(np.log(value) if self.positive else value)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,86 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import mfgp
+from mfgp.fit import fit, inverse_information, loss_and_grad
+from mfgp.suggest import Observations, prepare
+from tests.mfgp import reference
+
+
+@pytest.mark.parametrize("surrogate", [mfgp.matern(), mfgp.exp_decay()], ids=["matern", "exp_decay"])
+def test_a_fit_ends_where_scipys_bounded_lbfgs_does_not_improve_it(surrogate: mfgp.Surrogate) -> None:
+    low, high = surrogate.box(3)
+    objective = jax.jit(lambda t, data: loss_and_grad(surrogate, t, data))
+    solve = jax.jit(lambda data, starts, budgets: fit(surrogate, data, starts, budgets))
+    for seed in range(3):
+        data = reference.data(*reference.study(np.random.default_rng(seed), 40), 64)
+        end = solve(data, jnp.asarray(surrogate.initial(3))[None], jnp.asarray([200], jnp.int32))
+        value, gradient = objective(end.theta, data)
+        assert float(value) == pytest.approx(float(end.loss), abs=1e-9)
+        assert np.all(end.theta >= low) and np.all(end.theta <= high)
+        both = lambda t, data=data: tuple(np.asarray(part, float) for part in objective(jnp.asarray(t), data))  # noqa: E731
+        onward = minimize(both, np.asarray(end.theta), jac=True, method="L-BFGS-B", bounds=list(zip(low, high, strict=True)))
+        assert float(end.loss) - onward.fun < 0.1
+
+
+def test_the_best_start_wins_and_a_start_without_budget_is_left_out() -> None:
+    surrogate = mfgp.matern()
+    data = reference.data(*reference.study(np.random.default_rng(1), 30), 32)
+    first = jnp.asarray(surrogate.initial(3))
+    starts = jnp.stack([first, first + 0.5, first - 0.5])
+    solve = jax.jit(lambda budgets: fit(surrogate, data, starts, budgets))
+    alone = [solve(jnp.asarray(np.eye(3, dtype=np.int32)[i] * 15, jnp.int32)) for i in range(3)]
+    together = solve(jnp.full(3, 15, jnp.int32))
+    assert float(together.loss) == min(float(one.loss) for one in alone)
+    assert int(together.evaluations) == sum(int(one.evaluations) for one in alone)
+    idle = solve(jnp.zeros(3, jnp.int32))
+    assert np.array_equal(idle.theta, first) and idle.loss == np.inf and idle.evaluations == 0
+
+
+def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:
+    """With few rows the subset is all of them: the expectation of the observed information over draws of the targets."""
+    surrogate = mfgp.exp_decay()
+    rng = np.random.default_rng(2)
+    x, u, _ = reference.study(rng, 12, 2)
+    theta = jnp.asarray(surrogate.initial(2)).at[-1].set(np.log(0.1))
+    process = surrogate.unflatten(theta, 2)
+    points = reference.inputs(x, u, 16)
+    covariance = process.cov(points, points)[:12, :12] + process.noise * jnp.eye(12)
+    targets = np.asarray(process.mean(points)[:12]) + rng.normal(size=(4000, 12)) @ np.linalg.cholesky(covariance).T
+
+    def score(y: jax.Array) -> jax.Array:
+        from mfgp.posterior import log_marginal_likelihood_and_grad
+
+        data = reference.Data(points, jnp.concatenate([y, jnp.zeros(4)]))
+        return log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, 2), theta, data)[1]
+
+    scores = np.asarray(jax.lax.map(score, jnp.asarray(targets)))
+    information = np.linalg.inv(np.asarray(inverse_information(surrogate, theta, reference.data(x, u, targets[0], 16))))
+    expected = scores.T @ scores / len(scores) + 0.3 * np.eye(len(theta))
+    np.testing.assert_allclose(information, expected, atol=0.1 * np.max(np.abs(expected)))
+
+
+def test_learned_hyperparameters_predict_new_curves_better_than_the_initial_ones() -> None:
+    surrogate = mfgp.exp_decay()
+    rng = np.random.default_rng(5)
+    x, u, y = reference.study(rng, 120)
+    space = mfgp.Space(kind=np.zeros(3), log=np.zeros(3), low=np.zeros(3), high=np.ones(3))
+    nothing = (np.zeros((0, 3)), np.zeros(0))
+    o = Observations(x[:100], u[:100], y[:100], *nothing, reference.RUNGS[3])
+    problem = jax.tree.map(jnp.asarray, prepare(surrogate, (0, 0), o, x[:1], np.ones((1, 3), bool), space, None, True, 4))
+    end = jax.jit(lambda data, starts: fit(surrogate, data, starts, jnp.asarray([60], jnp.int32)))(problem.data, problem.first[None])
+    from mfgp.posterior import condition, predict
+
+    query = reference.inputs(x[100:], u[100:], levels=np.asarray(problem.data.inputs.levels))
+    z = (y[100:] - y[:100].mean()) / y[:100].std()
+
+    def score(theta: jax.Array) -> float:
+        process = surrogate.unflatten(theta, 3)
+        mean, variance = predict(condition(process, problem.data), query)
+        variance = variance + process.noise
+        return float(jnp.mean(-0.5 * (z - mean[0]) ** 2 / variance - 0.5 * jnp.log(variance)))
+
+    assert score(end.theta) > score(jnp.asarray(problem.first)) + 0.2

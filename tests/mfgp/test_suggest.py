@@ -1,0 +1,203 @@
+import json
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import mfgp
+from mfgp.data import bucket, standardise
+from mfgp.suggest import compute
+from tests.mfgp import reference
+
+
+def make_space(**columns: Any) -> mfgp.Space:
+    return mfgp.Space(**{name: np.asarray(column) for name, column in columns.items()})
+
+
+SPACE = make_space(kind=[0, 1, 2], log=[False, True, False], low=[0, 1, 0], high=[0, 8, 0])
+SURROGATE = mfgp.exp_decay(restarts=1, max_evaluations=15)
+
+
+def valid(rng: np.random.Generator, m: int) -> np.ndarray:
+    integers = np.log(rng.integers(1, 9, m) / 0.5) / np.log(17)
+    return np.column_stack([rng.uniform(size=m), integers, rng.integers(0, 2, m).astype(float)])
+
+
+def problem(n: int, p: int = 2, seed: int = 0, **changes: Any) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    x, u = valid(rng, n), rng.choice(reference.RUNGS, n)
+    y = (x[:, 0] - 0.3) ** 2 + 0.2 * x[:, 2] + np.exp(-3 * u) + 0.01 * rng.normal(size=n)
+    arguments: dict[str, Any] = dict(
+        seed=(1, 2),
+        x=x,
+        r=u,
+        y=y,
+        pending_x=valid(rng, p),
+        pending_r=rng.choice(reference.RUNGS, p),
+        r_acq=float(u.max()),
+        candidates=valid(rng, 200),
+        free=np.ones((200, 3), bool),
+        space=SPACE,
+        num_fantasies=5,
+        pending_size=4,
+    )
+    return arguments | changes
+
+
+def assert_sensible(s: mfgp.Suggestion) -> None:
+    assert len(s.x) and np.all(np.isfinite(s.x)) and np.all((s.x >= 0) & (s.x <= 1))
+    assert np.all(np.isfinite(s.acquisition)) and np.all(np.diff(s.acquisition) <= 0)
+    assert np.isfinite(s.loss)
+    json.dumps(s.hyperparameters, allow_nan=False)
+    integers = 0.5 * 17 ** s.x[:, 1]
+    np.testing.assert_allclose(integers, np.round(integers), atol=1e-9)
+    assert np.all(np.isin(s.x[:, 2], [0, 1]))
+    assert len(np.unique(s.x, axis=0)) == len(s.x)
+
+
+def test_the_same_arguments_give_the_same_bits_and_another_trial_other_draws() -> None:
+    a, b, c = (mfgp.suggest(SURROGATE, **problem(12, seed=3) | dict(seed=s)) for s in ((1, 2), (1, 2), (1, 3)))
+    assert_sensible(a)
+    assert np.array_equal(a.x, b.x) and np.array_equal(a.acquisition, b.acquisition) and a.hyperparameters == b.hyperparameters
+    assert not np.array_equal(a.acquisition, c.acquisition)
+
+
+def test_the_padded_size_of_pending_evaluations_does_not_matter() -> None:
+    a, b = (mfgp.suggest(SURROGATE, **problem(12, pending_size=size)) for size in (2, 6))
+    np.testing.assert_allclose(a.acquisition, b.acquisition, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(a.x[0], b.x[0], atol=1e-4)
+
+
+def test_32_sizes_take_two_compilations() -> None:
+    arguments = dict(candidates=problem(1)["candidates"][:33], free=np.ones((33, 3), bool))  # a shape that no other test uses
+    before = compute._cache_size()
+    warm = None
+    for n in range(1, 33):
+        s = mfgp.suggest(SURROGATE, **problem(n, p=n % 4, warm=warm, refit=n % 2 == 1, **arguments))
+        warm = s.hyperparameters
+    assert compute._cache_size() - before == 2
+
+
+def test_buckets_grow_by_at_most_two_up_to_128_and_by_about_a_quarter_after() -> None:
+    sizes = sorted({bucket(n) for n in range(1, 2049)})
+    assert sizes == [16, 32, 64, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1024, 1280, 1600, 2048]
+    assert all(bucket(n) >= n for n in range(1, 3000))
+
+
+def test_hyperparameters_are_kept_without_a_refit_and_learned_with_one() -> None:
+    first = mfgp.suggest(SURROGATE, **problem(20))
+    kept = mfgp.suggest(SURROGATE, **problem(21, warm=first.hyperparameters, refit=False))
+    assert first.refitted and first.evaluations > 5 and not kept.refitted and kept.evaluations == 0
+    for name, value in first.hyperparameters.items():
+        np.testing.assert_allclose(kept.hyperparameters[name], value, rtol=1e-12)
+    warm = mfgp.suggest(SURROGATE, **problem(21, warm=first.hyperparameters))
+    assert warm.refitted and warm.loss < kept.loss
+
+
+def test_float64_is_used_without_leaving_it_switched_on() -> None:
+    with jax.enable_x64(False):
+        s = mfgp.suggest(SURROGATE, **problem(12))
+        assert s.x.dtype == np.float64
+        assert jnp.ones(1).dtype == jnp.float32
+        assert np.array_equal(s.x, mfgp.suggest(SURROGATE, **problem(12)).x)
+
+
+def test_the_minimum_of_a_smooth_function_is_found_in_a_few_suggestions() -> None:
+    rng = np.random.default_rng(0)
+    space = make_space(kind=[0, 0], log=[False] * 2, low=[0, 0], high=[1, 1])
+    f = lambda x: np.sum((x - [0.21, 0.77]) ** 2, -1)  # noqa: E731
+    x = rng.uniform(size=(5, 2))
+    for t in range(12):
+        s = mfgp.suggest(
+            mfgp.matern(restarts=1, max_evaluations=30),
+            seed=(0, t),
+            x=x,
+            r=np.ones(len(x)),
+            y=f(x),
+            pending_x=np.zeros((0, 2)),
+            pending_r=np.zeros(0),
+            r_acq=1.0,
+            candidates=rng.uniform(size=(200, 2)),
+            free=np.ones((200, 2), bool),
+            space=space,
+        )
+        x = np.concatenate([x, s.x[:1]])
+    assert f(x).min() < 1e-3
+
+
+HOSTILE = {
+    "one observation": lambda p: p | dict(x=p["x"][:1], r=p["r"][:1], y=p["y"][:1]),
+    "constant targets": lambda p: p | dict(y=np.full(len(p["y"]), 3.7)),
+    "zero targets": lambda p: p | dict(y=np.zeros(len(p["y"]))),
+    "one point, many times": lambda p: p | dict(x=np.repeat(p["x"][:1], len(p["y"]), 0), r=np.full(len(p["y"]), p["r_acq"])),
+    "exact duplicates": lambda p: p | dict(x=np.repeat(p["x"][:4], 4, 0), r=np.repeat(p["r"][:4], 4), y=np.repeat(p["y"][:4], 4)),
+    "duplicates that disagree": lambda p: p | dict(x=np.repeat(p["x"][:2], 8, 0), r=np.repeat(p["r"][:2], 8)),
+    "tiny targets": lambda p: p | dict(y=p["y"] * 1e-12),
+    "tiny differences": lambda p: p | dict(y=1.0 + p["y"] * 1e-12),
+    "large targets": lambda p: p | dict(y=p["y"] * 1e12),
+    "almost the largest number": lambda p: p | dict(y=np.sign(p["y"] - 0.3) * 1.7e308),
+    "denormal targets": lambda p: p | dict(y=p["y"] * 1e-310),
+    "an outlier": lambda p: p | dict(y=np.where(np.arange(len(p["y"])) == 3, 1e15, p["y"])),
+    "pending where observed": lambda p: p | dict(pending_x=p["x"][:4], pending_r=p["r"][:4]),
+    "pending all alike": lambda p: p | dict(pending_x=np.repeat(p["x"][:1], 4, 0), pending_r=np.repeat(p["r"][:1], 4)),
+    "nothing pending": lambda p: p | dict(pending_x=np.zeros((0, 3)), pending_r=np.zeros(0)),
+    "r_acq never seen": lambda p: p | dict(r_acq=0.999),
+    "candidates all alike": lambda p: p | dict(candidates=np.repeat(p["candidates"][:1], 200, 0)),
+    "candidates all observed": lambda p: p | dict(candidates=np.resize(p["x"], (200, 3))),
+    "nothing may move": lambda p: p | dict(free=np.zeros((200, 3), bool)),
+    "almost no resource": lambda p: p | dict(r=np.full(len(p["y"]), 1e-9), r_acq=1e-9),
+}
+
+
+@pytest.mark.parametrize("factory", [mfgp.exp_decay, mfgp.matern])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_data_gives_a_finite_valid_suggestion(name: str, factory: Any) -> None:
+    surrogate = factory(restarts=1, max_evaluations=15)
+    arguments = HOSTILE[name](problem(16))
+    s = mfgp.suggest(surrogate, **arguments)
+    assert_sensible(s)
+    assert s.refitted
+    assert_sensible(mfgp.suggest(surrogate, **arguments | dict(warm=s.hyperparameters, refit=False)))
+
+
+def test_standardising_is_invariant_to_shift_and_scale() -> None:
+    y = np.random.default_rng(0).normal(size=30)
+    z, s = standardise(y)
+    np.testing.assert_allclose((z.mean(), z.std()), (0, 1), atol=1e-12)
+    np.testing.assert_allclose(z * s.std + s.mean, y, rtol=1e-12)
+    for scale, shift in ((1e-12, 0.0), (1e12, 5.0), (1e300, 0.0)):
+        np.testing.assert_allclose(standardise(y * scale + shift)[0], z, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(x=np.zeros((0, 3)), r=np.zeros(0), y=np.zeros(0)), "at least one observation"),
+        (dict(y=np.full(12, np.nan)), "y has entries that are not finite"),
+        (dict(x=np.zeros((12, 2))), r"x has shape \(12, 2\); \(12, 3\) is expected"),
+        (dict(pending_size=1), "pending_size=1 must be at least"),
+        (dict(candidates=np.zeros((0, 3)), free=np.zeros((0, 3), bool)), "candidates is empty"),
+        (dict(warm={"scale": 1.0}), "warm has the hyperparameters"),
+        (dict(warm={**dict.fromkeys((p.name for p in SURROGATE.parameters), 1.0)}), r"warm\['inverse_bandwidth'\]"),
+    ],
+)
+def test_a_mistake_gets_a_sentence(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        mfgp.suggest(SURROGATE, **problem(12, **changes))
+
+
+def test_a_surrogate_refuses_values_that_make_no_sense() -> None:
+    with pytest.raises(ValueError, match="surrogate.delta=2.0 must be null"):
+        mfgp.exp_decay(delta=2.0)
+    with pytest.raises(ValueError, match="surrogate.restarts=0 must be at least 1"):
+        mfgp.matern(restarts=0)
+    with pytest.raises(ValueError, match="low must not exceed"):
+        make_space(kind=[1], log=[False], low=[3], high=[2])
+
+
+def test_equal_surrogates_are_one_key() -> None:
+    assert mfgp.exp_decay(delta=1.0) == mfgp.exp_decay(delta=1.0)
+    assert hash(mfgp.exp_decay(delta=1.0)) == hash(mfgp.exp_decay(delta=1.0))
+    assert mfgp.exp_decay(delta=1.0) != mfgp.exp_decay()
