@@ -17,7 +17,6 @@ from typing import Any
 from ConfigSpace import ConfigurationSpace, Constant
 from ConfigSpace.read_and_write.dictionary import CONDITION_DECODERS, FORBIDDEN_DECODERS, HYPERPARAMETER_ENCODERS
 from omegaconf import OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from schedulers.types import Config
 
@@ -78,7 +77,7 @@ def _read(path: Path) -> Any:
     try:
         # Not yaml.safe_load: it reads 1e-6 as a string, while the same text in a Hydra file is a number.
         return OmegaConf.load(path)
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
+    except Exception as error:  # the parser's own family, OSError, UnicodeDecodeError
         raise ValueError(f"space: the file {str(path)!r} cannot be read as YAML: {' '.join(str(error).split())}") from error
 
 
