@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from experiments.runtime import trial_environment
 from schedulers.asha import AsyncHyperband
 from schedulers.searchers.random import RandomSearcher
 from schedulers.searchers.wrappers import Recorded, TrialLimit
-from schedulers.types import Backend, Benchmark, Event, Scheduler, Searcher
+from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher
 
 SIMULATED_WORKERS = 4
 
@@ -44,27 +44,27 @@ class Parts:
     backend: Callable[..., Backend]
 
 
-def build(cfg: DictConfig, folder: Path, recorded: Sequence[Event] = ()) -> Parts:
-    """The parts of the study that `cfg` describes, which repeats the proposals of `recorded` first.
+def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
+    """The parts of the study that `cfg` describes, which repeats `recording` first.
 
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
+    for name in sorted(OmegaConf.missing_keys(cfg)):
+        raise ValueError(f"{name} is missing: give it as {name}=... (see conf/{name.split('.')[0]}/ for what it means)")
     budget = _budget(cfg)
     _whole("seed", cfg.seed, 0)
-    benchmark: Benchmark = _make(cfg, "benchmark")()
+    benchmark: Benchmark = _call(_make(cfg, "benchmark"), "benchmark")
     backend = _make(cfg, "backend")
     is_simulated = bool(backend.func.is_simulated)
     num_workers = _num_workers(cfg, is_simulated)
     searcher = _searcher(cfg, benchmark, is_simulated)
     if budget.trials is not None:
         searcher = TrialLimit(searcher, budget.trials)
-    if recorded:
-        searcher = Recorded(searcher, [event.proposal for event in recorded if event.proposal is not None])
-    scheduler = _scheduler(cfg, benchmark, searcher)
+    scheduler = _scheduler(cfg, benchmark, Recorded(searcher, recording))
     levels = scheduler.history.levels
     if budget.reports is not None and budget.reports < levels[0]:
         raise ValueError(f"budget.reports={budget.reports} ends before the first milestone: it must be at least r_min={levels[0]}")
-    settings = {"deadline": budget.seconds}
+    settings: dict[str, Any] = {"deadline": budget.seconds}
     if not is_simulated:
         settings |= {"folder": folder, "environment": trial_environment()}
     return Parts(benchmark, scheduler, levels, num_workers, budget, is_simulated, _bound(backend, benchmark, num_workers, settings))
@@ -118,9 +118,11 @@ def _budget(cfg: DictConfig) -> Budget:
 
 
 def _num_workers(cfg: DictConfig, is_simulated: bool) -> int:
-    if cfg.workers is None:
-        return SIMULATED_WORKERS if is_simulated else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return _whole("workers", cfg.workers, 1)
+    if cfg.workers is not None:
+        return _whole("workers", cfg.workers, 1)
+    if is_simulated:
+        return SIMULATED_WORKERS
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -30,7 +30,8 @@ class Deadline:
         self._thread.start()
         self._thread.join(self._seconds)
         if "proposal" in answer:
-            return answer["proposal"]  # type: ignore[no-any-return]
+            proposal: Proposal | None = answer["proposal"]
+            return proposal
         if "error" in answer:
             log.error("the searcher failed at trial %d", slot.trial_id, exc_info=answer["error"])
             return self._instead(history, slot, f"the searcher failed: {answer['error']!r}")

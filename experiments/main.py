@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from experiments import cli
 from experiments.runtime import keep_accelerator_for_trials, prepare_environment
-from schedulers.types import Event
+from schedulers.types import Event, Recording
 
 log = logging.getLogger("experiments.main")  # not __name__: that is __main__ here
 SIMULATED_BATCH = 1000  # events between commits of a simulation, which can repeat what it lost
@@ -54,8 +54,8 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
     from experiments.display import Display
     from schedulers.journal import Journal, read
 
-    recorded = list(read(folder)) if is_resumed else []
-    parts = build(cfg, folder, recorded)
+    recording = Recording(list(read(folder)) if is_resumed else [])
+    parts = build(cfg, folder, recording)
     compilation.watch()
     journal = Journal(folder, SIMULATED_BATCH if parts.is_simulated else 1)
     metric = getattr(parts.benchmark, "metric_name", "metric")
@@ -65,7 +65,7 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
         notes.display = display
         try:
             with notes.listening():
-                interrupted = _follow(parts, journal, recorded, display, notes, metric)
+                interrupted = _follow(parts, journal, recording, display, notes, metric)
         finally:
             journal.close()
         summary = _write(cfg, folder, parts, notes, metric)
@@ -74,7 +74,7 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
     return None if best is None else float(best["metric"]) * (1 if parts.benchmark.mode == "min" else -1)
 
 
-def _follow(parts: Any, journal: Any, recorded: Sequence[Event], display: Any, notes: _Notes, metric: str) -> bool:
+def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes: _Notes, metric: str) -> bool:
     """Run the loop until the budget is spent; returns whether the user interrupted it."""
     from experiments.display import explain
     from schedulers.journal import Checked, replay
@@ -83,13 +83,13 @@ def _follow(parts: Any, journal: Any, recorded: Sequence[Event], display: Any, n
     events: Iterator[Event]
     if parts.is_simulated:
         backend = parts.backend()
-        events = run(parts.scheduler, backend, Checked(journal, recorded))
+        events = run(parts.scheduler, backend, Checked(journal, recording))
         num_reports = 0
     else:
-        restarts = replay(parts.scheduler, recorded)
-        display.restore(recorded)
-        num_reports = sum(event.kind == "report" for event in recorded)
-        elapsed = max((event.time for event in recorded), default=0.0)
+        restarts = replay(parts.scheduler, recording)
+        display.restore(recording.events)
+        num_reports = sum(event.kind == "report" for event in recording.events)
+        elapsed = max((event.time for event in recording.events), default=0.0)
         backend = parts.backend(elapsed=elapsed, on_note=notes.from_worker, on_wait=display.tick)
         events = run(parts.scheduler, backend, journal, restarts)
     try:

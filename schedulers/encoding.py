@@ -29,6 +29,7 @@ from ConfigSpace.hyperparameters import (
     FloatHyperparameter,
     Hyperparameter,
     IntegerHyperparameter,
+    NumericalHyperparameter,
     OrdinalHyperparameter,
     UniformFloatHyperparameter,
     UniformIntegerHyperparameter,
@@ -65,6 +66,7 @@ class _Column:
         elif isinstance(hp, OrdinalHyperparameter):
             self.low, self.high = 0.0, float(len(hp.sequence) - 1)
         else:
+            assert isinstance(hp, NumericalHyperparameter)
             self.low, self.high = float(hp.lower), float(hp.upper)
         self.is_integer = isinstance(hp, IntegerHyperparameter | OrdinalHyperparameter)
         self.width = {0: 1, 1: 0, 2: 1}.get(self.num_categories, self.num_categories)
@@ -166,6 +168,11 @@ class Encoding:
         self.num_hyperparameters = sum(column.num_categories != 1 for column in self._columns)
         self.size = math.prod(column.size for column in self._columns)  # an upper bound when there are conditions
         self._conditions = {name: space.parent_conditions_of[name] for name in conditional}
+
+    @property
+    def columns(self) -> tuple[_Column, ...]:
+        """One per hyperparameter, constants included, for searchers that treat each on its own."""
+        return tuple(self._columns)
 
     def coordinates(self) -> Coordinates:
         kind = np.array([k for column in self._columns for k in column.kinds], int)

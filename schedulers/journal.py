@@ -8,13 +8,13 @@ from __future__ import annotations
 import fcntl
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from schedulers.history import State
-from schedulers.types import Decision, Event, Job, Proposal, Report, Scheduler, Verdict
+from schedulers.types import Decision, Event, Job, Proposal, Recording, Report, Scheduler, Verdict
 
 FILE_NAME = "journal.sqlite"
 
@@ -67,19 +67,19 @@ class Journal:
 class Checked:
     """The log of a simulation that is run again: what was recorded must come out the same, what is new is appended."""
 
-    def __init__(self, journal: Journal, recorded: Sequence[Event]) -> None:
-        self._journal, self._recorded, self._next = journal, recorded, 0
+    def __init__(self, journal: Journal, recording: Recording) -> None:
+        self._journal, self._recording = journal, recording
 
     def append(self, event: Event) -> None:
-        if self._next >= len(self._recorded):
+        if self._recording.is_over:
             return self._journal.append(event)
-        expected = self._recorded[self._next]
+        expected = self._recording.events[self._recording.repeated]
         if dumps(event) != dumps(expected):
             raise JournalError(
-                f"event {self._next + 1} of {self._journal.path} does not repeat (recorded {dumps(expected)}, now {dumps(event)}): "
-                "the code or the benchmark has changed since"
+                f"event {self._recording.repeated + 1} of {self._journal.path} does not repeat: the code, the benchmark or the workers "
+                f"have changed since (recorded {dumps(expected)}, now {dumps(event)})"
             )
-        self._next += 1
+        self._recording.repeated += 1
 
 
 def read(folder: str | Path) -> Iterator[Event]:
@@ -89,20 +89,22 @@ def read(folder: str | Path) -> Iterator[Event]:
         raise JournalError(f"there is no journal in {folder}: expected {path}")
     try:
         with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+            if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone() is None:
+                return  # its writer was killed before the first event
             for kind, payload in db.execute("SELECT kind, payload FROM events ORDER BY id"):
                 yield loads(kind, payload)
     except sqlite3.DatabaseError as error:
         raise _damaged(path, error) from error
 
 
-def replay(scheduler: Scheduler, events: Sequence[Event]) -> list[Job]:
-    """Bring a fresh scheduler (its searcher wrapped in `Recorded`) to the state after `events`; returns the jobs that were running.
+def replay(scheduler: Scheduler, recording: Recording) -> list[Job]:
+    """Bring a fresh scheduler (its searcher wrapped in `Recorded`) to the state after `recording`; returns the jobs that were running.
 
     Each of those goes on from the last resource that was reported. Raises JournalError where the scheduler decides otherwise than
     recorded, which means that its settings or its code have changed.
     """
     running: dict[int, Job] = {}
-    for number, event in enumerate(events, start=1):
+    for number, event in enumerate(recording.events, start=1):
         if event.kind == "job":
             job = scheduler.ask()
             _compare(number, event.job, job)
@@ -113,6 +115,7 @@ def replay(scheduler: Scheduler, events: Sequence[Event]) -> list[Job]:
             _compare(number, event.verdict.decision, verdict.decision)
             if verdict.decision is not Decision.CONTINUE:
                 del running[event.report.trial_id]
+    recording.repeated = len(recording.events)
     trials = scheduler.history.trials
     assert all(trials[trial_id].state is State.RUNNING for trial_id in running)
     return [

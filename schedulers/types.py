@@ -180,6 +180,18 @@ class Backend(Protocol):
 
 
 @dataclass(slots=True)
+class Recording:
+    """The events of an earlier process, and how many of them were repeated so far."""
+
+    events: list[Event]
+    repeated: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        return self.repeated >= len(self.events)
+
+
+@dataclass(slots=True)
 class Event:
     """One step of the run loop, for its consumers (journal, records, display)."""
 

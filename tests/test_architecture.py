@@ -24,7 +24,20 @@ def sources(package):
 
 @pytest.mark.parametrize("path", sources("mfgp"))
 def test_mfgp_knows_arrays_only(path):
-    allowed = {"jax", "jaxlib", "numpy", "jaxtyping", "mfgp", "optax", "collections", "dataclasses", "functools", "typing", "math", "itertools"}
+    allowed = {
+        "jax",
+        "jaxlib",
+        "numpy",
+        "jaxtyping",
+        "mfgp",
+        "optax",
+        "collections",
+        "dataclasses",
+        "functools",
+        "typing",
+        "math",
+        "itertools",
+    }
     allowed |= {"types", "tensorflow_probability", "abc", "warnings", "enum"}
     used = {name.split(".")[0] for name in imports(path)}
     assert used <= allowed, f"{path.name} imports {sorted(used - allowed)}"

@@ -210,7 +210,7 @@ def test_a_diverged_trial_counts_at_its_rung_and_a_crash_counts_nowhere():
 
 def test_reports_repeated_after_a_restart_from_scratch_teach_nothing():
     asha = make("promotion", "paper", False, (1, 9, 3), 1, 3, 0)
-    for trial in range(3):
+    for _ in range(3):
         asha.ask()
     for trial, metric in enumerate((0.3, 0.4, 0.5)):
         tell(asha, trial, 1, metric)

@@ -94,7 +94,9 @@ def study(backend, benchmark, variant="stopping", limit=24, log=None, seed=3):
 
 
 def decisions(events):
-    return [(e.kind, e.job, e.report and (e.report.trial_id, e.report.r, e.report.metric), e.verdict and e.verdict.decision) for e in events]
+    return [
+        (e.kind, e.job, e.report and (e.report.trial_id, e.report.r, e.report.metric), e.verdict and e.verdict.decision) for e in events
+    ]
 
 
 @pytest.mark.parametrize("variant", ["stopping", "promotion"])

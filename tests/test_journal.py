@@ -12,12 +12,12 @@ from schedulers.journal import FILE_NAME, Checked, Journal, JournalError, dumps,
 from schedulers.run import run
 from schedulers.searchers.random import RandomSearcher
 from schedulers.searchers.wrappers import Recorded, TrialLimit
-from schedulers.types import Decision, Event, Job, Proposal, Report, Verdict
+from schedulers.types import Decision, Event, Job, Proposal, Recording, Report, Verdict
 from tests.test_backends import Sphere
 
 
-def make(variant, proposals=()):
-    searcher = Recorded(TrialLimit(RandomSearcher(Sphere().space, seed=3), 30), proposals)
+def make(variant, recording=None, limit=30):
+    searcher = Recorded(TrialLimit(RandomSearcher(Sphere().space, seed=3), limit), recording or Recording([]))
     return AsyncHyperband(searcher, r_min=1, r_max=8, eta=2, brackets=2, variant=variant, seed=1)
 
 
@@ -38,7 +38,9 @@ def test_an_event_survives_json_exactly():
         Event("report", job, 2.5, report=report, verdict=Verdict(Decision.CONTINUE, "within the best of 3 at rung 3", 9), worker=0),
     ):
         assert loads(event.kind, dumps(event)) == event
-    lost = loads("report", dumps(Event("report", job, 2.5, report=Report(3, None, math.nan, error="x"), verdict=Verdict(Decision.STOP, "y"))))
+    lost = loads(
+        "report", dumps(Event("report", job, 2.5, report=Report(3, None, math.nan, error="x"), verdict=Verdict(Decision.STOP, "y")))
+    )
     assert math.isnan(lost.report.metric) and lost.report.r is None
 
 
@@ -46,10 +48,10 @@ def test_an_event_survives_json_exactly():
 @pytest.mark.parametrize("num_events", [0, 1, 7, 40, 90])
 def test_a_replayed_scheduler_goes_on_exactly_as_the_one_that_died(tmp_path, variant, num_events):
     original, events = play(tmp_path, variant, num_events)
-    recorded = list(read(tmp_path))
-    assert [dumps(event) for event in recorded] == [dumps(event) for event in events]
-    copy = make(variant, [event.proposal for event in recorded if event.proposal])
-    restarts = replay(copy, recorded)
+    recording = Recording(list(read(tmp_path)))
+    assert [dumps(event) for event in recording.events] == [dumps(event) for event in events]
+    copy = make(variant, recording)
+    restarts = replay(copy, recording)
     assert copy.history.__dict__ == original.history.__dict__
     assert {job.trial_id for job in restarts} == set(original.history.pending)
     assert all(job.r_from == original.history.trials[job.trial_id].r for job in restarts)
@@ -62,20 +64,18 @@ def test_a_simulation_cut_anywhere_ends_like_an_uninterrupted_one(tmp_path, num_
     (tmp_path / "whole").mkdir()
     _, whole = play(tmp_path / "whole", "promotion")
     play(tmp_path, "promotion", num_events, batch=7)
-    recorded = list(read(tmp_path))
+    recording = Recording(list(read(tmp_path)))
     journal = Journal(tmp_path)
-    scheduler = make("promotion", [event.proposal for event in recorded if event.proposal])
-    list(run(scheduler, SimulatedBackend(Sphere(), 3), Checked(journal, recorded)))
+    list(run(make("promotion", recording), SimulatedBackend(Sphere(), 3), Checked(journal, recording)))
     journal.close()
     assert [dumps(event) for event in read(tmp_path)] == [dumps(event) for event in whole]
 
 
 def test_a_changed_scheduler_is_noticed(tmp_path):
     play(tmp_path, "stopping", 40)
-    recorded = list(read(tmp_path))
-    other = make("promotion", [event.proposal for event in recorded if event.proposal])
+    recording = Recording(list(read(tmp_path)))
     with pytest.raises(JournalError, match="event 1 of the journal does not repeat"):
-        replay(other, recorded)
+        replay(make("promotion", recording), recording)
 
 
 def test_a_journal_has_one_writer_at_a_time(tmp_path):

@@ -36,7 +36,9 @@ class Segment:
         except Exception:
             return self._failed(traceback.format_exc(), time.perf_counter() - began)
         if item is None:
-            problem = f"the training ended (or yielded None) after resource {self._r or self._job.r_from}, before it reached {self._job.r_to}"
+            problem = (
+                f"the training ended (or yielded None) after resource {self._r or self._job.r_from}, before it reached {self._job.r_to}"
+            )
             return self._failed(problem, time.perf_counter() - began)
         return self._checked(item, time.perf_counter() - began)
 
@@ -74,4 +76,3 @@ class Segment:
         if not math.isfinite(value):
             return self._failed(f"the metric at resource {r} is {value}", seconds, r)
         return Report(self._job.trial_id, r, self._sign * value, seconds=seconds)
-

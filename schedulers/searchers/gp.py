@@ -56,9 +56,9 @@ class GPSearcher:
             if value < 1:
                 raise ValueError(f"searcher.{name}={value} must be at least 1")
         choices: dict[str, tuple[str, ...]] = {"acquire_at": ("bohb", "first", "final"), "data": ("rungs", "rungs_and_last", "all")}
-        for name, value in (("acquire_at", acquire_at), ("data", data)):
-            if value not in choices[name]:
-                raise ValueError(f"searcher.{name}={value} is unknown: choose one of {', '.join(choices[name])}")
+        for name, choice in (("acquire_at", acquire_at), ("data", data)):
+            if choice not in choices[name]:
+                raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(choices[name])}")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._seed = surrogate, seed

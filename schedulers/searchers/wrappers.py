@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from schedulers.history import History
-from schedulers.types import Proposal, Searcher, Slot
+from schedulers.types import Proposal, Recording, Searcher, Slot
 
 
 class TrialLimit:
@@ -31,14 +31,18 @@ class TrialLimit:
 
 
 class Recorded:
-    """Repeats recorded proposals in their order before it asks its searcher again; the searcher takes each over without computing."""
+    """Repeats recorded proposals in their order; the searcher takes each over without computing.
 
-    def __init__(self, searcher: Searcher, proposals: Iterable[Proposal]) -> None:
-        self._searcher, self._proposals = searcher, deque(proposals)
+    Where the recorded study asked in vain (its budget was spent), so does the repetition; after the recording the searcher goes on.
+    """
+
+    def __init__(self, searcher: Searcher, recording: Recording) -> None:
+        self._searcher, self._recording = searcher, recording
+        self._proposals = deque(event.proposal for event in recording.events if event.proposal is not None)
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         if not self._proposals:
-            return self._searcher.suggest(history, slot)
+            return self._searcher.suggest(history, slot) if self._recording.is_over else None
         proposal = self._proposals.popleft()
         self._searcher.recall(history, slot, proposal)
         return proposal
