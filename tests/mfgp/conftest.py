@@ -7,7 +7,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("mfgp", "beartype.beartype")
 
-import jax
+import jax  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ def test_a_fit_ends_where_scipys_bounded_lbfgs_does_not_improve_it(surrogate: mf
     for seed in range(3):
         data = reference.data(*reference.study(np.random.default_rng(seed), 40), 64)
         end = solve(data, jnp.asarray(surrogate.initial(3))[None], jnp.asarray([200], jnp.int32))
-        value, gradient = objective(end.theta, data)
+        value, _ = objective(end.theta, data)
         assert float(value) == pytest.approx(float(end.loss), abs=1e-9)
         assert np.all(end.theta >= low) and np.all(end.theta <= high)
         both = lambda t, data=data: tuple(np.asarray(part, float) for part in objective(jnp.asarray(t), data))  # noqa: E731

@@ -189,9 +189,9 @@ def test_a_mistake_gets_a_sentence(changes: dict[str, Any], message: str) -> Non
 
 
 def test_a_surrogate_refuses_values_that_make_no_sense() -> None:
-    with pytest.raises(ValueError, match="surrogate.delta=2.0 must be null"):
+    with pytest.raises(ValueError, match=r"surrogate\.delta=2\.0 must be null"):
         mfgp.exp_decay(delta=2.0)
-    with pytest.raises(ValueError, match="surrogate.restarts=0 must be at least 1"):
+    with pytest.raises(ValueError, match=r"surrogate\.restarts=0 must be at least 1"):
         mfgp.matern(restarts=0)
     with pytest.raises(ValueError, match="low must not exceed"):
         make_space(kind=[1], log=[False], low=[3], high=[2])
