@@ -20,6 +20,7 @@ from schedulers.types import Benchmark, Job, Report
 
 Note = Callable[[int, str, Mapping[str, Any]], None]
 TICK = 1.0  # seconds
+PATIENCE = 5.0  # seconds
 
 
 def ignore_note(worker: int, text: str, extra: Mapping[str, Any]) -> None:
@@ -121,10 +122,15 @@ class LocalBackend:
     def close(self) -> None:
         """End all workers at once: checkpoints are saved before a resource is reported, so nothing that was reported is lost."""
         for worker in self._workers:
-            worker.process.kill()
-        for worker in self._workers:
-            worker.process.wait()
             worker.connection.close()
+            if worker.job is not None:
+                worker.process.kill()
+        for worker in self._workers:
+            try:
+                worker.process.wait(PATIENCE)  # an idle one finds its pipe closed, after it has cleaned up behind its last trial
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
             worker.log.close()
 
     def _of(self, trial_id: int) -> _Worker:
