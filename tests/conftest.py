@@ -1,4 +1,4 @@
-"""Tests run on the CPU, with a compilation cache of their own session and the flags our own processes use."""
+"""Tests run with the environment of our own processes: their flags, and the user's compilation cache."""
 
 from experiments.runtime import prepare_environment
 

@@ -9,22 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ConfigSpace import CategoricalHyperparameter, Constant, OrdinalHyperparameter
 from ConfigSpace.hyperparameters import FloatHyperparameter
-from flax import serialization
 
-from experiments.benchmarks import datasets
-from experiments.benchmarks.network import BATCHES, WIDTHS, Data, Hyper, State, bucket, cut, epoch_program, init_program, shapes
+from experiments.benchmarks import checkpoint, datasets
+from experiments.benchmarks.network import BATCHES, WIDTHS, Data, Hyper, bucket, cut, epoch_program, init_program, shapes
 from experiments.benchmarks.space import build_space
 from schedulers.types import Job, Progress
 
@@ -45,6 +41,7 @@ class MLP:
     """Tune the perceptron on `dataset`; `data_dir` is a folder with data sets that need not be downloaded."""
 
     mode = "min"
+    metric_name = "validation error"
 
     def __init__(self, space: Any, dataset: str = "digits", r_max: int = 27, data_dir: str | None = None, seed: int = 0) -> None:
         self.space = build_space(space)
@@ -67,15 +64,17 @@ class MLP:
         # One program for all widths: the largest network, of which a bucket takes its corner.
         widest = max(WIDTHS[-1], *widths)
         state = cut(init_program(data.x_train.shape[1], (widest, widest), num_classes)(key, hyper), widths)
+        metrics: list[float] = []
         if job.r_from > 0:
-            state = _load(checkpoint_dir, state, job.r_from, identity)
+            state, metrics = checkpoint.load(checkpoint_dir, state, job.r_from, identity)
         for r in range(job.r_from + 1, job.r_to + 1):
-            state, validation = epoch(state, key, hyper, data)
-            metric = float(validation.error) if math.isfinite(float(validation.loss)) else math.nan
-            if checkpoint_dir is not None:
-                _save(Path(checkpoint_dir), state, r, identity)
+            if r > len(metrics):
+                state, validation = epoch(state, key, hyper, data)
+                metrics.append(float(validation.error) if math.isfinite(float(validation.loss)) else math.nan)
+                if checkpoint_dir is not None and math.isfinite(metrics[-1]):
+                    checkpoint.save(checkpoint_dir, state, metrics, identity)
             now = time.perf_counter()
-            yield Progress(r, metric, now - start)
+            yield Progress(r, metrics[r - 1], now - start)
             start = time.perf_counter()
 
     def _identity(self, values: Mapping[str, Any]) -> str:
@@ -130,39 +129,3 @@ def _trial_key(identity: str) -> jax.Array:
 def _on_device(name: str, data_dir: str | None) -> tuple[Data, int]:
     *arrays, num_classes = datasets.load(name, data_dir)
     return Data(*(jax.device_put(array) for array in arrays)), num_classes
-
-
-def _checkpoint(checkpoint_dir: Path, r: int) -> Path:
-    return checkpoint_dir / f"epoch_{r}.msgpack"
-
-
-def _save(checkpoint_dir: Path, state: State, r: int, identity: str) -> None:
-    """Write the state of r whole or not at all. The one before is kept: a driver that died may not have heard of r."""
-    content = serialization.to_bytes({"identity": identity, "r": r, "state": state})
-    checkpoint_dir.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=checkpoint_dir, suffix=".part")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, _checkpoint(checkpoint_dir, r))
-    kept = {_checkpoint(checkpoint_dir, r), _checkpoint(checkpoint_dir, r - 1)}
-    for path in checkpoint_dir.iterdir():
-        if path not in kept and path.suffix in {".msgpack", ".part"}:
-            path.unlink()
-
-
-def _load(checkpoint_dir: str | None, template: State, r: int, identity: str) -> State:
-    if checkpoint_dir is None:
-        raise ValueError(f"a trial that goes on from epoch {r} needs the folder of its checkpoint")
-    path = _checkpoint(Path(checkpoint_dir), r)
-    if not path.is_file():
-        raise ValueError(f"the checkpoint {path} of epoch {r} does not exist")
-    try:
-        content = serialization.msgpack_restore(path.read_bytes())
-        found = content["identity"], content["r"]
-    except Exception as error:  # msgpack raises its own family, and KeyError or TypeError for other contents
-        raise ValueError(f"the checkpoint {path} is damaged: {type(error).__name__}: {error}") from error
-    if found != (identity, r):
-        raise ValueError(
-            f"the checkpoint {path} belongs to another configuration, data set, seed or epoch ({found[1]}) than this trial's {r}"
-        )
-    return jax.device_put(serialization.from_state_dict(template, content["state"]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import traceback
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from schedulers.types import Benchmark, Job, Report
@@ -58,7 +58,7 @@ class Segment:
             r, metric, *rest = item
         except TypeError:
             return self._failed(f"the training yielded {item!r}, not a pair (resource, metric)", elapsed)
-        seconds = float(rest[0]) if rest else elapsed
+        seconds = float(rest[0]) if rest and isinstance(rest[0], Real) else elapsed
         if not isinstance(r, Integral):
             return self._failed(f"the training yielded the resource {r!r}, which is no whole number", seconds)
         r = int(r)
