@@ -85,12 +85,13 @@ def test_the_state_of_r_is_saved_before_r_is_reported(tmp_path: Path) -> None:
     assert curve(wine(), 3, 9, tmp_path) == whole[3:]
     # The driver died after the worker saved 9, but before it heard of it.
     assert curve(wine(), 8, 9, tmp_path) == whole[8:]
+    assert curve(wine(), 4, 9, tmp_path) == whole[4:]
 
 
-def test_only_the_two_latest_checkpoints_are_kept(tmp_path: Path) -> None:
+def test_one_checkpoint_is_kept(tmp_path: Path) -> None:
     (tmp_path / "left.part").write_text("of a killed worker")
     curve(wine(), checkpoint_dir=tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_8.msgpack", "epoch_9.msgpack"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["state.msgpack"]
 
 
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
@@ -99,11 +100,13 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
         curve(wine(), 3, 9, tmp_path, units_1=31)
     with pytest.raises(ValueError, match="belongs to another configuration, data set, seed"):
         curve(wine(seed=1), 3, 9, tmp_path)
-    with pytest.raises(ValueError, match="of epoch 5 does not exist"):
+    with pytest.raises(ValueError, match="holds resource 3, not 5 or a later one"):
         curve(wine(), 5, 9, tmp_path)
+    with pytest.raises(ValueError, match="does not exist"):
+        curve(wine(), 3, 9, tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="needs the folder of its checkpoint"):
         curve(wine(), 3, 9, None)
-    path = tmp_path / "epoch_3.msgpack"
+    path = tmp_path / "state.msgpack"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         curve(wine(), 3, 9, tmp_path)
