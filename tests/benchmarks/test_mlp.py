@@ -98,7 +98,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
     curve(wine(), 0, 3, tmp_path)
     with pytest.raises(ValueError, match="belongs to another configuration"):
         curve(wine(), 3, 9, tmp_path, units_1=31)
-    with pytest.raises(ValueError, match="belongs to another configuration, data set, seed"):
+    with pytest.raises(ValueError, match="belongs to another configuration, data set or seed"):
         curve(wine(seed=1), 3, 9, tmp_path)
     with pytest.raises(ValueError, match="holds resource 3, not 5 or a later one"):
         curve(wine(), 5, 9, tmp_path)
