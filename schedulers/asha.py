@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import accumulate
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from typing import Literal
 
 from schedulers.draws import Uniforms
 from schedulers.history import History, State
 from schedulers.rungs import PassRule, Placement, Rung, bracket_weights, passes, rung_levels
+from schedulers.settings import check_choice, check_whole
 from schedulers.types import Decision, Job, Report, Searcher, Slot, Verdict
+
+Variant = Literal["stopping", "promotion"]
+RungSystem = Literal["per_bracket", "shared"]
+BracketLaw = Literal["drawn", "parallel"]
+ResumeFrom = Literal["checkpoint", "scratch"]
 
 
 class AsyncHyperband:
@@ -23,8 +30,11 @@ class AsyncHyperband:
     variant: `stopping` judges a trial when it reaches a rung and ends it there or lets it run on; `promotion` pauses every trial at
         its rung, and a free worker resumes the best paused one that passes.
     brackets: bracket s starts at rung s; capped at the number of levels.
+    bracket_law: a free worker's bracket is `drawn` by eq. (1) (or by the searcher, where it has weights of its own), or it is the one
+        with the fewest workers, so that all brackets run side by side with equal shares: the ASHA paper's `parallel` Hyperband.
     rung_system: `per_bracket` compares trials of the same bracket only (paper); `shared` lets all brackets share rungs (syne-tune).
     resume_from: where a promoted trial starts again, `checkpoint` or `scratch` (the paper's footnote 2).
+    rungs: the levels, where `placement` would not make the wanted ones.
     Raises ValueError on settings that make no rungs.
     """
 
@@ -36,69 +46,89 @@ class AsyncHyperband:
         r_max: int,
         eta: float = 3,
         brackets: int = 1,
-        variant: Literal["stopping", "promotion"] = "stopping",
+        variant: Variant = "stopping",
         pass_rule: PassRule = "paper",
-        rung_system: Literal["per_bracket", "shared"] = "per_bracket",
+        bracket_law: BracketLaw = "drawn",
+        rung_system: RungSystem = "per_bracket",
         placement: Placement = "bottom_up",
         merge_top: bool = False,
-        resume_from: Literal["checkpoint", "scratch"] = "checkpoint",
+        rungs: Sequence[int] | None = None,
+        resume_from: ResumeFrom = "checkpoint",
         seed: int = 0,
     ) -> None:
-        choices = {"variant": (variant, "stopping", "promotion"), "pass_rule": (pass_rule, "paper", "quantile")}
-        choices |= {"rung_system": (rung_system, "per_bracket", "shared"), "resume_from": (resume_from, "checkpoint", "scratch")}
-        choices |= {"placement": (placement, "bottom_up", "top_down")}
-        for name, (value, *valid) in choices.items():
-            if value not in valid:
-                raise ValueError(f"scheduler.{name}={value} is unknown: choose {' or '.join(valid)}")
-        if brackets < 1:
-            raise ValueError(f"scheduler.brackets={brackets} must be at least 1")
+        check_choice("variant", variant, Variant)
+        check_choice("pass_rule", pass_rule, PassRule)
+        check_choice("bracket_law", bracket_law, BracketLaw)
+        check_choice("rung_system", rung_system, RungSystem)
+        check_choice("placement", placement, Placement)
+        check_choice("resume_from", resume_from, ResumeFrom)
+        check_whole("brackets", brackets)
+        if (pass_rule, variant) in (("raytune", "promotion"), ("neps", "stopping")):
+            other = "stopping" if variant == "promotion" else "promotion"
+            raise ValueError(f"scheduler.pass_rule={pass_rule} is defined for variant={other} only: choose paper or quantile")
         self.searcher = searcher
-        self.levels = rung_levels(r_min, r_max, eta, placement, merge_top)
+        self.levels = rung_levels(r_min, r_max, eta, placement, merge_top, rungs)
         self.history = History(self.levels)
+        self.cap = self.levels[-1]  # no trial is promoted beyond it (PASHA raises it)
         self._promotes = variant == "promotion"
         self._from_scratch = resume_from == "scratch"
         self._weights = bracket_weights(self.levels, brackets)
-        pairs = list(zip(self.levels, self.levels[1:], strict=False))
+        self._edges = list(accumulate(self._weights))
+        self._is_parallel = bracket_law == "parallel"
+        self._num_running = [0] * len(self._weights)
+        pairs = list(pairwise(self.levels))
         shared = {r: Rung.empty(r, r_next, pass_rule) for r, r_next in pairs}
         self._rungs = [
-            {r: (shared[r] if rung_system == "shared" else Rung.empty(r, r_next, pass_rule)) for r, r_next in pairs[s:]}
+            shared if rung_system == "shared" else {r: Rung.empty(r, r_next, pass_rule) for r, r_next in pairs[s:]}
             for s in range(len(self._weights))
         ]
-        if rung_system == "shared":
-            self._rungs = [shared] * len(self._weights)
+        self._highest_first = [list(reversed(rungs.values())) for rungs in self._rungs]
         self._draws = Uniforms(seed, "bracket")
         self._num_jobs = 0
 
     def ask(self) -> Job | None:
-        first = self._draw_bracket()
+        first = self._next_bracket()
         job = self._promote(first) if self._promotes else None
         job = job or self._start(first)
         if job is None and self._promotes:  # the space is exhausted: what is left are promotions in other brackets
             job = next(filter(None, map(self._promote, range(len(self._weights)))), None)
-        self._num_jobs += job is not None
+        if job is not None:
+            self._num_jobs += 1
+            self._num_running[job.bracket] += 1
         return job
 
     def tell(self, report: Report) -> Verdict:
-        trial = self.history.trials[report.trial_id]
+        verdict = self._judge(report)
+        if verdict.decision is not Decision.CONTINUE:
+            self._num_running[self.history.trials[report.trial_id].bracket] -= 1
+        return verdict
+
+    def withdraw(self, trial_id: int) -> None:
+        """A rule outside (`schedulers.median`) ends a running trial between its rungs."""
+        self.history.end(trial_id, State.STOPPED)
+        self._num_running[self.history.trials[trial_id].bracket] -= 1
+
+    def _judge(self, report: Report) -> Verdict:
+        trial_id, r = report.trial_id, report.r
         if report.error:
             return self._fail(report)
         if self.history.is_repeat(report):
-            return Verdict(Decision.CONTINUE, f"resource {report.r} was reported before the restart", self._until(trial.trial_id))
-        self.history.observe(report)
-        assert report.r is not None
-        if report.r >= self.levels[-1]:
-            self.history.end(trial.trial_id, State.COMPLETED)
+            return Verdict(Decision.CONTINUE, f"resource {r} was reported before the restart", self.history.pending[trial_id])
+        trial = self.history.observe(report)
+        assert r is not None
+        if r >= self.levels[-1]:
+            self.history.end(trial_id, State.COMPLETED)
             return Verdict(Decision.STOP, f"reached r_max={self.levels[-1]}")
-        rung = self._rung_at(trial.bracket, report.r)
+        rung = self._rung_at(trial.bracket, r)
         if rung is None:
-            return self._go_on(trial.trial_id, report.r, f"r={report.r} is no rung of bracket {trial.bracket}")
-        judgement = rung.insert(trial.trial_id, report.metric)
+            return self._go_on(trial_id, r, f"r={r} is no rung of bracket {trial.bracket}")
+        judgement = rung.insert(trial_id, report.metric)
         if self._promotes:
-            self.history.pause(trial.trial_id)
+            self.history.pause(trial_id)
             return Verdict(Decision.PAUSE, judgement)
         if passes(judgement):
-            return self._go_on(trial.trial_id, report.r, judgement)
-        self.history.end(trial.trial_id, State.STOPPED)
+            return self._go_on(trial_id, r, judgement)
+        self.history.end(trial_id, State.STOPPED)
         return Verdict(Decision.STOP, judgement)
 
     def _fail(self, report: Report) -> Verdict:
@@ -118,16 +148,15 @@ class AsyncHyperband:
         """The trial runs on towards its next milestone (one that was skipped is not waited for)."""
         if trial_id not in self.history.pending:
             self.history.expect(trial_id, self.levels[bisect_right(self.levels, r)])
-        return Verdict(Decision.CONTINUE, why, self._until(trial_id))
+        return Verdict(Decision.CONTINUE, why, self.history.pending[trial_id])
 
-    def _until(self, trial_id: int) -> int:
-        return self.history.pending[trial_id]
-
-    def _draw_bracket(self) -> int:
-        weights = self.searcher.bracket_weights(self.history) or self._weights
-        if len(weights) == 1:
+    def _next_bracket(self) -> int:
+        if len(self._weights) == 1:
             return 0
-        edges = list(accumulate(weights))
+        if self._is_parallel:
+            return self._num_running.index(min(self._num_running))
+        weights = self.searcher.bracket_weights(self.history)
+        edges = list(accumulate(weights)) if weights else self._edges
         return min(bisect_right(edges, self._draws[self._num_jobs] * edges[-1]), len(edges) - 1)
 
     def _start(self, bracket: int) -> Job | None:
@@ -141,8 +170,8 @@ class AsyncHyperband:
         return Job(trial.trial_id, proposal.config, 0, r_to, bracket, until=milestone)
 
     def _promote(self, bracket: int) -> Job | None:
-        for rung in sorted(self._rungs[bracket].values(), key=lambda rung: -rung.r):
-            if (found := rung.promotable()) is None:
+        for rung in self._highest_first[bracket]:
+            if rung.r >= self.cap or (found := rung.promotable()) is None:
                 continue
             rung.promote()
             trial = self.history.promote(found[0], rung.r_next, rung.r_next)

@@ -1,7 +1,6 @@
 """Asynchronous Hyperband against a brute-force oracle on random event streams, and hand-played examples."""
 
 import math
-import pickle
 import random
 from collections import Counter
 
@@ -11,156 +10,77 @@ from hypothesis import strategies as st
 
 from schedulers.asha import AsyncHyperband
 from schedulers.history import State
-from schedulers.types import Decision, Job, Proposal, Report
-from tests.oracle import Oracle
-
-
-class Numbered:
-    """Proposes {"x": trial id}, up to `limit` of them."""
-
-    def __init__(self, limit=10**9):
-        self.limit = limit
-
-    def suggest(self, history, slot):
-        return None if slot.trial_id >= self.limit else Proposal({"x": slot.trial_id}, "random")
-
-    def recall(self, history, slot, proposal): ...
-
-    def bracket_weights(self, history):
-        return None
-
-    def score(self, history, paused):
-        return None
-
-
-def play(scheduler, oracle, num_events, rng, workers, limit):
-    """Random reports of random running trials; after each, the scheduler's answer must be the oracle's. Returns all events."""
-    running, trace = {}, []
-    promotes = scheduler._promotes
-    for _ in range(num_events):
-        while len(running) < workers and (job := scheduler.ask()) is not None:
-            assert job.trial_id not in running
-            if promotes:
-                check_promotion(oracle, job)
-            elif job.trial_id in oracle.bracket:
-                pytest.fail("the stopping variant must not start a trial twice")
-            if job.trial_id not in oracle.bracket:
-                oracle.start(job.trial_id, job.bracket)
-            running[job.trial_id] = job
-            trace.append(job)
-        if len(running) < workers:
-            assert len(oracle.bracket) == limit, "a worker idles although the space is not exhausted"
-            if promotes:
-                assert all(oracle.promotion(bracket) is None for bracket in range(len(scheduler._weights)))
-        if not running:
-            break
-        trial = rng.choice(sorted(running))
-        r = oracle.reached[trial] + 1
-        kind = rng.random()
-        error, metric = "", float(rng.randrange(8))
-        if kind < 0.05:
-            r, metric, error = None, math.nan, "killed"
-        elif kind < 0.12:
-            metric, error = math.nan, "the metric is nan"
-        report = Report(trial, r, metric, error=error)
-        verdict = scheduler.tell(report)
-        trace.append((report, verdict.decision))
-        check_verdict(scheduler, oracle, promotes, report, verdict)
-        if verdict.decision is not Decision.CONTINUE:
-            del running[trial]
-        check_history(scheduler, running)
-    return trace
-
-
-def check_promotion(oracle, job):
-    expected = oracle.promotion(job.bracket)
-    if job.trial_id in oracle.bracket:
-        assert expected is not None and expected[0] == job.trial_id
-        assert job.r_to == oracle.next_level(expected[1])
-        oracle.promoted.add((expected[1], job.trial_id))
-    elif not oracle.shared:
-        assert expected is None
-    else:
-        assert oracle.promotion(0) is None
-
-
-def check_verdict(scheduler, oracle, promotes, report, verdict):
-    if report.r is None:
-        assert verdict.decision is Decision.STOP
-        return
-    at_rung = oracle.record(report.trial_id, report.r, report.metric)
-    if report.error or report.r == oracle.r_max:
-        assert verdict.decision is Decision.STOP
-    elif not at_rung:
-        assert verdict.decision is Decision.CONTINUE
-        assert verdict.until == min([r for r in oracle.milestones(report.trial_id) if r > report.r], default=oracle.r_max)
-    elif promotes:
-        assert verdict.decision is Decision.PAUSE
-    else:
-        assert verdict.decision is (Decision.CONTINUE if oracle.stays(report.trial_id, report.r) else Decision.STOP)
-
-
-def check_history(scheduler, running):
-    """What is pending is exactly what runs: no entry outlives its trial, and no failure takes the entries of others."""
-    history = scheduler.history
-    assert set(history.pending) == set(running)
-    for trial, milestone in history.pending.items():
-        assert milestone > history.trials[trial].r
-        assert milestone in history.levels
-    states = Counter(trial.state for trial in history.trials)
-    assert states[State.RUNNING] == len(running)
-
+from schedulers.types import Decision, Job, Report
+from tests.oracle import AsyncOracle
+from tests.streams import Numbered, play
 
 settings_of_asha = {
     "variant": st.sampled_from(["stopping", "promotion"]),
-    "rule": st.sampled_from(["paper", "quantile"]),
+    "rule": st.sampled_from(["paper", "quantile", "raytune", "neps"]),
     "shared": st.booleans(),
     "levels": st.sampled_from([(1, 27, 3), (1, 9, 2), (2, 17, 4), (1, 9, 2.5), (3, 3, 3), (1, 28, 3)]),
     "brackets": st.integers(1, 4),
     "workers": st.integers(1, 6),
     "limit": st.sampled_from([5, 40, 10**6]),
+    "resume_from": st.sampled_from(["checkpoint", "scratch"]),
+    "sparse": st.sampled_from([0.0, 0.3]),
     "seed": st.integers(0, 10**6),
 }
 
 
-def make(variant, rule, shared, levels, brackets, limit, seed):
+def make(variant, rule, shared, levels, brackets, limit, seed, resume_from="checkpoint"):
     r_min, r_max, eta = levels
     rung_system = "shared" if shared else "per_bracket"
     options = {"variant": variant, "pass_rule": rule, "rung_system": rung_system, "brackets": brackets, "seed": seed}
+    options |= {"resume_from": resume_from}
     return AsyncHyperband(Numbered(limit), r_min=r_min, r_max=r_max, eta=eta, **options)
 
 
-@settings(max_examples=60, deadline=None)
+def oracle_of(scheduler, variant, rule, shared, levels, limit):
+    return AsyncOracle(*levels, rule, shared, variant == "promotion", limit, brackets=len(scheduler._weights))
+
+
+@settings(max_examples=100, deadline=None)
 @given(**settings_of_asha)
-def test_every_answer_is_the_brute_force_oracles(variant, rule, shared, levels, brackets, workers, limit, seed):
-    scheduler = make(variant, rule, shared, levels, brackets, limit, seed)
-    play(scheduler, Oracle(*levels, rule, shared), 120, random.Random(seed), workers, limit)
+def test_every_answer_is_the_brute_force_oracles(variant, rule, shared, levels, brackets, workers, limit, resume_from, sparse, seed):
+    variant = {"raytune": "stopping", "neps": "promotion"}.get(rule, variant)
+    scheduler = make(variant, rule, shared, levels, brackets, limit, seed, resume_from)
+    oracle = oracle_of(scheduler, variant, rule, shared, levels, limit)
+    play(scheduler, 120, random.Random(seed), workers, oracle=oracle, sparse=sparse)
 
 
-def test_the_oracle_catches_a_mutated_rule(monkeypatch):
+@pytest.mark.parametrize("variant", ["stopping", "promotion"])
+def test_five_thousand_events_agree_with_the_oracle(variant):
+    scheduler = make(variant, "paper", False, (1, 27, 3), 4, 10**6, 1)
+    play(scheduler, 5000, random.Random(1), 8, oracle=oracle_of(scheduler, variant, "paper", False, (1, 27, 3), 10**6))
+
+
+@pytest.mark.parametrize("variant", ["stopping", "promotion"])
+@pytest.mark.parametrize("mutant", [lambda n: n + 1, lambda n: n - 1])
+def test_the_oracle_catches_a_mutated_rule(monkeypatch, variant, mutant):
     import schedulers.rungs
 
     right = schedulers.rungs.num_passing
-    monkeypatch.setattr(schedulers.rungs, "num_passing", lambda n, r, r_next, rule: right(n + 1, r, r_next, rule))
-    scheduler = make("stopping", "paper", False, (1, 27, 3), 1, 10**6, 0)
+    monkeypatch.setattr(schedulers.rungs, "num_passing", lambda n, r, r_next, rule: right(mutant(n), r, r_next, rule))
+    scheduler = make(variant, "paper", False, (1, 27, 3), 1, 10**6, 0)
     with pytest.raises(AssertionError):
-        play(scheduler, Oracle(1, 27, 3, "paper", False), 500, random.Random(0), 4, 10**6)
+        play(scheduler, 500, random.Random(0), 4, oracle=oracle_of(scheduler, variant, "paper", False, (1, 27, 3), 10**6))
 
 
 @settings(max_examples=20, deadline=None)
-@given(variant=st.sampled_from(["stopping", "promotion"]), brackets=st.integers(1, 4), seed=st.integers(0, 1000))
-def test_decisions_depend_on_the_event_sequence_alone(variant, brackets, seed):
-    """The same events give the same jobs and decisions, also when the scheduler is pickled half way and idle asks are left out."""
-    first = make(variant, "paper", False, (1, 27, 3), brackets, 60, seed)
-    trace = play(first, Oracle(1, 27, 3, "paper", False), 150, random.Random(seed), 3, 60)
-    second = make(variant, "paper", False, (1, 27, 3), brackets, 60, seed)
-    for number, step in enumerate(trace):
-        if number == len(trace) // 2:
-            second = pickle.loads(pickle.dumps(second))
-        if isinstance(step, Job):
-            assert second.ask() == step
-        else:
-            assert second.tell(step[0]).decision is step[1]
+@given(brackets=st.integers(1, 4), workers=st.integers(4, 24), seed=st.integers(0, 1000))
+def test_parallel_brackets_share_the_workers_equally(brackets, workers, seed):
+    scheduler = AsyncHyperband(Numbered(), r_min=1, r_max=27, brackets=brackets, variant="promotion", bracket_law="parallel")
+    running = {}
+    rng = random.Random(seed)
+    for _ in range(300):
+        while len(running) < workers:
+            job = scheduler.ask()
+            running[job.trial_id] = job
+        counts = Counter(job.bracket for job in running.values())
+        assert max(counts.values()) - min(counts[s] for s in range(brackets)) <= 1
+        trial = rng.choice(sorted(running))
+        scheduler.tell(Report(trial, running.pop(trial).r_to, rng.random()))
 
 
 def tell(scheduler, trial, r, metric):
@@ -235,7 +155,14 @@ def test_brackets_are_drawn_by_the_papers_law():
 
 @pytest.mark.parametrize(
     ("options", "named"),
-    [({"variant": "promote"}, "variant=promote"), ({"brackets": 0}, "brackets=0"), ({"pass_rule": "best"}, "pass_rule=best")],
+    [
+        ({"variant": "promote"}, "variant=promote"),
+        ({"brackets": 0}, "brackets=0"),
+        ({"pass_rule": "best"}, "pass_rule=best"),
+        ({"pass_rule": "raytune", "variant": "promotion"}, "pass_rule=raytune"),
+        ({"pass_rule": "neps"}, "pass_rule=neps"),
+        ({"rungs": [3, 3]}, r"rungs=\[3, 3\]"),
+    ],
 )
 def test_bad_settings_are_refused_by_name(options, named):
     with pytest.raises(ValueError, match=named):

@@ -40,6 +40,19 @@ def test_top_down_levels_divide_from_r_max():
     assert rung_levels(1, 243, 3, "top_down") == (1, 3, 9, 27, 81, 243)
 
 
+def test_linear_levels_judge_at_every_r_min_and_a_list_is_taken_as_it_is():
+    assert rung_levels(1, 5, 3, "linear") == (1, 2, 3, 4, 5)
+    assert rung_levels(4, 10, 3, "linear") == (4, 8, 10)
+    assert rung_levels(1, 100, 3, rungs=[5, 20, 60]) == (5, 20, 60, 100)
+    assert rung_levels(1, 100, 3, rungs=[10, 100]) == (10, 100)
+
+
+@pytest.mark.parametrize("rungs", [[], [3, 3], [5, 2], [0, 4], [1, 28], [1.5]])
+def test_bad_lists_of_rungs_are_refused_by_name(rungs):
+    with pytest.raises(ValueError, match=r"scheduler.rungs=\["):
+        rung_levels(1, 27, 3, rungs=rungs)
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [((1, 27, 1.5), "eta=1.5"), ((30, 27, 3), "r_min=30"), ((0, 27, 3), "r_min=0"), ((1, 26.5, 3), "r_max=26.5")],
@@ -60,6 +73,46 @@ def test_num_passing_follows_both_published_rules():
     #              n =  1  2  3  4  5  6  7  8  9
     assert [num_passing(n, 1, 3, "paper") for n in range(1, 10)] == [0, 0, 1, 1, 1, 2, 2, 2, 3]
     assert [num_passing(n, 1, 3, "quantile") for n in range(1, 10)] == [0, 1, 1, 2, 2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("n", range(2, 61))
+@pytest.mark.parametrize(("r", "r_next"), [(1, 3), (2, 3), (27, 50)])
+def test_the_trial_at_the_cutoff_passes_for_every_n(n, r, r_next):
+    """In floating point, with the metric maximised, syne-tune's quantile rejects it in 15% of the cases."""
+    rung = Rung.empty(r, r_next, "quantile")
+    k = 1 + (n - 1) * r // r_next
+    others = [float(i) for i in range(n) if i != k - 1]
+    for trial, value in enumerate(others):
+        rung.insert(trial, value)
+    assert passes(rung.insert(n, k - 1.0))
+    assert not passes(Rung.empty(r, r_next, "quantile").insert(0, math.inf))
+
+
+@given(values=st.lists(st.integers(-50, 50), min_size=2, max_size=40), eta=st.integers(2, 5))
+def test_the_raytune_rule_compares_with_numpys_quantile_of_the_earlier_results(values, eta):
+    rung = Rung.empty(1, eta, "raytune")
+    for trial, value in enumerate(values):
+        judgement = rung.insert(trial, float(value))
+    assert judgement.cutoff == pytest.approx(np.quantile(values[:-1], 1 / eta), abs=1e-9)
+    assert passes(judgement) == (judgement.metric <= judgement.cutoff)
+
+
+def test_the_neps_rule_promotes_nearly_always_and_the_papers_rule_a_third_of_the_time():
+    """One worker, two rungs, 300 jobs: 149 promotions against about 34.5% of starts."""
+    shares = {}
+    for rule in ("neps", "paper"):
+        rung, starts, promotions = Rung.empty(1, 3, rule), 0, 0
+        rng = np.random.default_rng(0)
+        while starts + promotions < 300:
+            if rung.promotable() is not None:
+                rung.promote()
+                promotions += 1
+            else:
+                rung.insert(starts, rng.random())
+                starts += 1
+        shares[rule] = promotions / starts
+    assert shares["neps"] == pytest.approx(0.987, abs=0.02)
+    assert shares["paper"] == pytest.approx(1 / 3, abs=0.02)
 
 
 @given(n=st.integers(2, 60), eta=st.integers(2, 5), data=st.data())
