@@ -1,6 +1,17 @@
 """Multi-fidelity Gaussian-process surrogates for hyperparameter search, as pure functions of padded arrays."""
 
 from mfgp.suggest import Space, Suggestion, suggest
-from mfgp.surrogates import Surrogate, exp_decay, matern
+from mfgp.surrogates import Surrogate, coregional, exp_decay, freeze_thaw, independent, matern, matern_warped
 
-__all__ = ["Space", "Suggestion", "Surrogate", "exp_decay", "matern", "suggest"]
+__all__ = [
+    "Space",
+    "Suggestion",
+    "Surrogate",
+    "coregional",
+    "exp_decay",
+    "freeze_thaw",
+    "independent",
+    "matern",
+    "matern_warped",
+    "suggest",
+]

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+from scipy.special import ndtri
 
 MIN_ROWS = 16
 MIN_LEVELS = 8
@@ -50,19 +51,44 @@ def pad(array: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([array, np.repeat(filler, rows - len(array), axis=0)])
 
 
-class Standard(NamedTuple):
-    """z = (y - mean) / std."""
-
-    mean: float
-    std: float
-
-
-def standardise(y: np.ndarray) -> tuple[np.ndarray, Standard]:
-    """(y - mean) / std over all resources jointly (population std; 1 for constant targets), safe for |y| from 1e-300 to 1e300."""
+def standardise(y: np.ndarray) -> np.ndarray:
+    """(y - mean) / std, population std, 1 for constant targets; safe for |y| from 1e-300 to 1e300."""
     y = np.asarray(y, np.float64)
-    unit = float(np.max(np.abs(y))) or 1.0
-    scaled = y / unit
-    mean, std = float(scaled.mean()), float(scaled.std())
-    if std <= 1e-13:  # differences below rounding carry no information
-        std = 1.0
-    return (scaled - mean) / std, Standard(mean * unit, std * unit)
+    scaled = y / (float(np.max(np.abs(y))) or 1.0)
+    std = float(scaled.std())
+    return (scaled - scaled.mean()) / (std if std > 1e-13 else 1.0)  # differences below rounding carry no information
+
+
+def joint(y: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """All resources together, as in the paper: the lowest ones dominate mean and std."""
+    return standardise(y)
+
+
+def per_rung(y: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Each resource by its own mean and std, so that small differences at the top count; it forgets that curves fall.
+
+    A resource with fewer than three distinct values borrows the transformation of the nearest lower one that has them (else of the
+    nearest higher one; with none at all it is `joint`).
+    """
+    levels = np.unique(r)
+    rich = np.array([level for level in levels if len(np.unique(y[r == level])) >= 3])
+    if not len(rich):
+        return standardise(y)
+    z = np.empty(len(y))
+    for level in levels:
+        lender = rich[rich <= level][-1] if np.any(rich <= level) else rich[0]
+        rows, sample = r == level, y[r == lender]
+        unit = float(np.max(np.abs(np.concatenate([sample, y[rows]])))) or 1.0
+        std = float((sample / unit).std())
+        z[rows] = (y[rows] / unit - float((sample / unit).mean())) / (std if std > 1e-13 else 1.0)
+    return z
+
+
+def copula(y: np.ndarray, r: np.ndarray) -> np.ndarray:
+    """Normal scores of the joint ranks (ties share theirs): keeps the order and nothing else, so no outlier can matter."""
+    _, inverse, counts = np.unique(y, return_inverse=True, return_counts=True)
+    upto = np.cumsum(counts)
+    return ndtri((upto - 0.5 * counts)[inverse] / len(y))
+
+
+TARGETS = {"joint": joint, "per_rung": per_rung, "copula": copula}

@@ -26,9 +26,8 @@ class Fit(NamedTuple):
 
 def loss_and_grad(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> tuple[Float[Array, ""], Float[Array, "P"]]:
     """The objective of `fit` with its gradient."""
-    d = data.inputs.x.shape[-1]
-    value, gradient = log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, d), theta, data)
-    prior, prior_gradient = jax.value_and_grad(lambda t: surrogate.log_prior(surrogate.unflatten(t, d)))(theta)
+    value, gradient = log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, data.inputs), theta, data)
+    prior, prior_gradient = jax.value_and_grad(lambda t: surrogate.log_prior(t, data.inputs))(theta)
     return -value - prior, -gradient - prior_gradient
 
 
@@ -39,14 +38,14 @@ def inverse_information(surrogate: Surrogate, theta: Float[Array, "P"], data: Da
     Computed on at most SUBSET rows, evenly spread, and scaled up: an approximation is all that is needed, and it costs less than one
     evaluation. The ridge stands for the hyperpriors.
     """
-    rows, d = data.y.shape[0], data.inputs.x.shape[-1]
+    rows = data.y.shape[0]
     n = jnp.sum(data.inputs.mask)
     size = min(rows, SUBSET)
     some = jnp.minimum(jnp.arange(size) * jnp.maximum(n, size) // size, rows - 1)
     part = data.inputs._replace(x=data.inputs.x[some], level=data.inputs.level[some], mask=data.inputs.mask[some])
 
     def moments(t: Float[Array, "P"]) -> tuple[Float[Array, "N N"], Float[Array, "N"]]:
-        process = surrogate.unflatten(t, d)
+        process = surrogate.unflatten(t, part)
         return gram(process, part), jnp.where(part.mask, process.mean(part), 0.0)
 
     matrix, _ = moments(theta)
@@ -64,7 +63,7 @@ def fit(surrogate: Surrogate, data: Data, starts: Float[Array, "S P"], budgets: 
     Starts run one after the other: in lock step they would batch LAPACK calls (see posterior.py), and all would take as long as the
     slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
     """
-    low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1]))
+    low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
 
     def one(start: tuple[Float[Array, "P"], Int[Array, ""]]) -> Minimum:
         theta, budget = start

@@ -5,13 +5,15 @@ which cost less than evaluating powers per pair and whose gradient is again a pr
 that they share one table. cov is the covariance of the noise-free function; `noise` is the variance of an observation around it.
 """
 
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mfgp.data import Inputs
+
+RHO = 0.8  # correlation between levels at the centre of Coregional's prior
 
 
 @runtime_checkable
@@ -78,6 +80,66 @@ class Matern(NamedTuple):
         return jnp.full(a.level.shape, self.scale)
 
 
+def warp(t: Float[Array, "*n"], a: Float[Array, "*#n"], b: Float[Array, "*#n"]) -> Float[Array, "*n"]:
+    """1 - (1 - t^a)^b, the distribution function of Kumaraswamy: fixes 0 and 1, so it leaves one-hot coordinates alone."""
+    inside = jnp.clip(t, 1e-12, 1.0 - 1e-7 if t.dtype == jnp.float32 else 1.0 - 1e-12)  # the slopes in a and b are not finite at the ends
+    return jnp.where((t <= 0.0) | (t >= 1.0), t, -jnp.expm1(b * jnp.log1p(-jnp.exp(a * jnp.log(inside)))))
+
+
+class MaternWarped(NamedTuple):
+    """`Matern` over (x, warp(u(r))): learns on which scale resources matter."""
+
+    inverse_bandwidth: Float[Array, "D"]
+    resource_inverse_bandwidth: Float[Array, ""]
+    scale: Float[Array, ""]
+    constant: Float[Array, ""]
+    warp_a: Float[Array, ""]
+    warp_b: Float[Array, ""]
+    noise: Float[Array, ""]
+
+    def _plain(self) -> Matern:
+        return Matern(self.inverse_bandwidth, self.resource_inverse_bandwidth, self.scale, self.constant, self.noise)
+
+    def mean(self, a: Inputs) -> Float[Array, "N"]:
+        return self._plain().mean(a)
+
+    def cov(self, a: Inputs, b: Inputs) -> Float[Array, "N M"]:
+        levels = warp(a.levels, self.warp_a, self.warp_b)
+        return self._plain().cov(a._replace(levels=levels), b._replace(levels=levels))
+
+    def var(self, a: Inputs) -> Float[Array, "N"]:
+        return self._plain().var(a)
+
+
+class WarpedInputs(NamedTuple):
+    """Another process on warped coordinates x_j -> warp(x_j, a_j, b_j) (Snoek et al. 2014)."""
+
+    process: Any
+    input_warp_a: Float[Array, "D"]
+    input_warp_b: Float[Array, "D"]
+
+    @property
+    def noise(self) -> Any:
+        return self.process.noise
+
+    def _warped(self, a: Inputs) -> Inputs:
+        return a._replace(x=warp(a.x, self.input_warp_a, self.input_warp_b))
+
+    def mean(self, a: Inputs) -> Float[Array, "N"]:
+        return self.process.mean(self._warped(a))
+
+    def cov(self, a: Inputs, b: Inputs) -> Float[Array, "N M"]:
+        return self.process.cov(self._warped(a), self._warped(b))
+
+    def var(self, a: Inputs) -> Float[Array, "N"]:
+        return self.process.var(self._warped(a))
+
+
+def kappa(u: Float[Array, "*n"], alpha: Float[Array, ""], mean_lambda: Float[Array, ""]) -> Float[Array, "*n"]:
+    """E e^(-λu) = (β / (u + β))^α for λ ~ Gamma(α, rate β = α / mean_lambda)."""
+    return jnp.exp(-alpha * jnp.log1p(u * mean_lambda / alpha))
+
+
 class ExpDecay(NamedTuple):
     """f(x, r) = γ e^(-λr) + f(x) (1 - δ e^(-λr)), λ ~ Gamma(α, rate β = α / mean_lambda), f ~ GP(constant, Matérn-5/2): eq. (3) of
     Klein, Tiao, Lienart, Archambeau, Seeger (2020).
@@ -95,13 +157,9 @@ class ExpDecay(NamedTuple):
     delta: Float[Array, ""]
     noise: Float[Array, ""]
 
-    def _kappa(self, u: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """E e^(-λu) = (β / (u + β))^α."""
-        return jnp.exp(-self.alpha * jnp.log1p(u * self.mean_lambda / self.alpha))
-
     def _tables(self, u: Float[Array, "R"]) -> tuple[Float[Array, "R"], Float[Array, "R R"], Float[Array, "R R"]]:
         """The mean per level; the factor of k_X and the term that is constant in x, per pair of levels."""
-        once, twice = self._kappa(u), self._kappa(u[:, None] + u[None])
+        once, twice = (kappa(t, self.alpha, self.mean_lambda) for t in (u, u[:, None] + u[None]))
         drop = self.gamma - self.delta * self.constant
         factor = 1.0 - self.delta * (once[:, None] + once[None]) + self.delta**2 * twice
         return self.constant + drop * once, factor, drop**2 * (twice - once[:, None] * once[None])
@@ -117,3 +175,83 @@ class ExpDecay(NamedTuple):
     def var(self, a: Inputs) -> Float[Array, "N"]:
         _, factor, offset = self._tables(a.levels)
         return (self.scale * jnp.diagonal(factor) + jnp.diagonal(offset))[a.level]
+
+
+class FreezeThaw(NamedTuple):
+    """f(x, r) = f(x) + γ e^(-λ_x r) with a rate λ_x of its own for each configuration, independent Gamma(α, β) (after Swersky, Snoek,
+    Adams 2014): its mean is constant + γ κ(r), and curves may cross.
+
+    Unlike theirs the decay has its mean taken out, so that an asymptote's variance is that of k_X. A configuration is recognised by
+    its coordinates, compared exactly.
+    """
+
+    inverse_bandwidth: Float[Array, "D"]
+    scale: Float[Array, ""]
+    constant: Float[Array, ""]
+    alpha: Float[Array, ""]
+    mean_lambda: Float[Array, ""]
+    gamma: Float[Array, ""]
+    noise: Float[Array, ""]
+
+    def _decay(self, u: Float[Array, "R"]) -> Float[Array, "R R"]:
+        once, twice = (kappa(t, self.alpha, self.mean_lambda) for t in (u, u[:, None] + u[None]))
+        return self.gamma**2 * (twice - once[:, None] * once[None])
+
+    def mean(self, a: Inputs) -> Float[Array, "N"]:
+        return (self.constant + self.gamma * kappa(a.levels, self.alpha, self.mean_lambda))[a.level]
+
+    def cov(self, a: Inputs, b: Inputs) -> Float[Array, "N M"]:
+        same = jnp.all(a.x[:, None] == b.x[None], axis=-1)
+        k_x = self.scale * matern52(squared_distance(a.x, b.x, self.inverse_bandwidth))
+        return k_x + jnp.where(same, spread(self._decay(a.levels), a, b), 0.0)
+
+    def var(self, a: Inputs) -> Float[Array, "N"]:
+        return self.scale + jnp.diagonal(self._decay(a.levels))[a.level]
+
+
+class Independent(NamedTuple):
+    """At each level a process of its own, with own mean and scale; lengthscales and noise are shared."""
+
+    inverse_bandwidth: Float[Array, "D"]
+    level_scale: Float[Array, "R"]
+    level_constant: Float[Array, "R"]
+    noise: Float[Array, ""]
+
+    def mean(self, a: Inputs) -> Float[Array, "N"]:
+        return self.level_constant[a.level]
+
+    def cov(self, a: Inputs, b: Inputs) -> Float[Array, "N M"]:
+        return matern52(squared_distance(a.x, b.x, self.inverse_bandwidth)) * spread(jnp.diag(self.level_scale), a, b)
+
+    def var(self, a: Inputs) -> Float[Array, "N"]:
+        return self.level_scale[a.level]
+
+
+class Coregional(NamedTuple):
+    """k_X times a free positive semi-definite matrix B over levels (intrinsic coregionalisation; Alvarez et al. 2012, section 4.2).
+
+    B = W Wᵀ with W = root + deviation, where root is the symmetric root of a matrix of correlations RHO: so the prior's centre does
+    not depend on the order of the levels, nor on how many of them are padding.
+    """
+
+    inverse_bandwidth: Float[Array, "D"]
+    deviation: Float[Array, "R R"]
+    level_constant: Float[Array, "R"]
+    noise: Float[Array, ""]
+
+    def _between(self) -> Float[Array, "R R"]:
+        size = self.deviation.shape[0]
+        # (√(1-ρ) I + t 11ᵀ)² = (1-ρ) I + ρ 11ᵀ for t = (√(1-ρ+ρR) - √(1-ρ)) / R
+        plain = (1.0 - RHO) ** 0.5
+        shared = ((1.0 - RHO + RHO * size) ** 0.5 - plain) / size
+        w = plain * jnp.eye(size, dtype=self.deviation.dtype) + shared + self.deviation
+        return w @ w.T
+
+    def mean(self, a: Inputs) -> Float[Array, "N"]:
+        return self.level_constant[a.level]
+
+    def cov(self, a: Inputs, b: Inputs) -> Float[Array, "N M"]:
+        return matern52(squared_distance(a.x, b.x, self.inverse_bandwidth)) * spread(self._between(), a, b)
+
+    def var(self, a: Inputs) -> Float[Array, "N"]:
+        return jnp.diagonal(self._between())[a.level]

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Candidates, Grid, incumbent, maximise
-from mfgp.data import MIN_LEVELS, Data, Inputs, bucket, pad, standardise
+from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, bucket, pad
 from mfgp.fit import fit
 from mfgp.posterior import condition, fantasise, log_density
 from mfgp.surrogates import Surrogate, random_starts
@@ -97,17 +97,17 @@ class Result(NamedTuple):
 @partial(jax.jit, static_argnames=("surrogate", "num_fantasies"))
 def compute(surrogate: Surrogate, num_fantasies: int, problem: Problem) -> Result:
     """The device part."""
-    d = problem.candidates.shape[1]
+    inputs = problem.data.inputs
     start_key, fantasy_key = jax.random.split(jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1]))
-    low, high = (jnp.asarray(side, problem.first.dtype) for side in surrogate.box(d))
+    low, high = (jnp.asarray(side, problem.first.dtype) for side in surrogate.box(inputs.x.shape[1], inputs.levels.shape[0]))
     starts = random_starts(start_key, problem.first, low, high, problem.budgets.shape[0])
     fitted = fit(surrogate, problem.data, starts, problem.budgets)
-    process = surrogate.unflatten(fitted.theta, d)
+    process = surrogate.unflatten(fitted.theta, inputs)
     observed = condition(process, problem.data)
     post = fantasise(fantasy_key, observed, problem.pending, num_fantasies)
     best = incumbent(post, problem.level)
     chosen = maximise(post, problem.level, best, problem.xi, problem.candidates, problem.free, problem.grid, NUM_RETURNED)
-    loss = -log_density(observed) - surrogate.log_prior(process)
+    loss = -log_density(observed) - surrogate.log_prior(fitted.theta, inputs)
     return Result(chosen, fitted.theta, fitted.loss, loss, fitted.evaluations, post.jitter)
 
 
@@ -199,11 +199,11 @@ def prepare(
     d = space.kind.shape[0]
     levels = np.unique(np.concatenate([o.r, o.pending_r, [o.r_acq]]))
     padded_levels = np.concatenate([levels, np.full(bucket(len(levels), MIN_LEVELS) - len(levels), levels[-1])])
-    z, _ = standardise(o.y)
+    z = TARGETS[surrogate.options.targets](o.y, o.r)
     at_acq = z[o.r == o.r_acq]
     rows = bucket(len(z))
-    num_starts = max(surrogate.restarts, 1 + surrogate.warm_restarts)
-    used = 0 if not refit else surrogate.restarts if warm is None else 1 + surrogate.warm_restarts
+    num_starts = max(surrogate.options.restarts, 1 + surrogate.options.warm_restarts)
+    used = 0 if not refit else surrogate.options.restarts if warm is None else 1 + surrogate.options.warm_restarts
     return Problem(
         seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
         data=Data(_inputs(o.x, o.r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
@@ -211,8 +211,8 @@ def prepare(
         level=np.int32(np.searchsorted(padded_levels, o.r_acq)),  # type: ignore[arg-type]
         # In units of the spread at r_acq, which may be far less than the joint one.
         xi=np.float64(XI * (at_acq.std() if len(at_acq) > 1 else 1.0)),  # type: ignore[arg-type]
-        first=surrogate.initial(d) if warm is None else surrogate.flatten(warm, d),  # type: ignore[arg-type]
-        budgets=np.where(np.arange(num_starts) < used, surrogate.max_evaluations, 0).astype(np.int32),  # type: ignore[arg-type]
+        first=surrogate.flatten(warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
+        budgets=np.where(np.arange(num_starts) < used, surrogate.options.max_evaluations, 0).astype(np.int32),  # type: ignore[arg-type]
         candidates=candidates,  # type: ignore[arg-type]
         free=free & (space.kind != FIXED),
         grid=space.grid,
@@ -221,6 +221,7 @@ def prepare(
 
 def _conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool) -> Suggestion:
     notes = []
+    levels = np.asarray(problem.data.inputs.levels)
     failed = refit and not np.isfinite(result.fit_loss)
     if failed:
         notes.append("the fit found no finite likelihood: kept the hyperparameters it started from")
@@ -234,7 +235,7 @@ def _conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: boo
     return Suggestion(
         x=rows[once],
         acquisition=acquisition[once],
-        hyperparameters=surrogate.readable(np.asarray(result.theta), rows.shape[1]),
+        hyperparameters=surrogate.readable(np.asarray(result.theta), rows.shape[1], np.unique(levels), len(levels)),
         refitted=refit and not failed,
         fallback="; ".join(notes),
         loss=float(result.loss),

@@ -5,7 +5,7 @@ The factories below are what configuration files name. Values, bounds and priors
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from mfgp import kernels
+from mfgp.data import TARGETS, Inputs
 from mfgp.tfp import tfb, tfd
 
 
@@ -26,15 +27,15 @@ class Parameter:
     low: float
     high: float
     prior: tuple[Any, ...] | None = None  # (tfd class, its arguments); its log density is added to the log likelihood
-    per_coordinate: bool = False
+    per: tuple[str, ...] = ()  # "coordinate" or "level", once per axis
     positive: bool = True  # searched in log coordinates
 
     def __post_init__(self) -> None:
         if not self.low <= self.init <= self.high or (self.positive and self.low <= 0):
             raise ValueError(f"hyperparameter {self.name}: init={self.init} must lie in [{self.low}, {self.high}], above 0 if positive")
 
-    def shape(self, num_coordinates: int) -> tuple[int, ...]:
-        return (num_coordinates,) if self.per_coordinate else ()
+    def shape(self, num_coordinates: int, num_levels: int) -> tuple[int, ...]:
+        return tuple({"coordinate": num_coordinates, "level": num_levels}[axis] for axis in self.per)
 
     @property
     def bijector(self) -> Any:
@@ -47,97 +48,159 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Surrogate:
-    """Hashable, so that a compiled suggestion is found by it."""
+class Options:
+    """How a surrogate sees its targets and is fitted."""
 
-    family: Any  # NamedTuple of kernels.py whose fields are the parameters
-    parameters: tuple[Parameter, ...]
+    targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
+    input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     restarts: int = 2  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 0  # random starting points of a fit besides the warm one
     max_evaluations: int = 60  # per starting point
 
     def __post_init__(self) -> None:
+        if self.targets not in TARGETS:
+            raise ValueError(f"surrogate.targets={self.targets} must be one of {', '.join(TARGETS)}")
         for name, least in (("restarts", 1), ("warm_restarts", 0), ("max_evaluations", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"surrogate.{name}={getattr(self, name)} must be at least {least}")
 
-    def unflatten(self, theta: Float[Array, "P"], num_coordinates: int) -> Any:
-        """The process at one point of the optimiser's coordinates."""
-        values, at = {}, 0
-        for p in self.parameters:
-            shape = p.shape(num_coordinates)
-            size = int(np.prod(shape))
-            values[p.name] = p.bijector.forward(theta[at : at + size].reshape(shape))
-            at += size
-        return self.family(**values)
 
-    def log_prior(self, process: Any) -> Float[Array, ""]:
+@dataclass(frozen=True)
+class Surrogate:
+    """Hashable, so that a compiled suggestion is found by it."""
+
+    family: Any  # makes a Process of kernels.py from the parameters' values, by name
+    parameters: tuple[Parameter, ...]
+    options: Options = Options()
+
+    def unflatten(self, theta: Float[Array, "P"], inputs: Inputs) -> Any:
+        """The process at one point of the optimiser's coordinates, for inputs like these."""
+        parts = self._split(theta, inputs.x.shape[-1], inputs.levels.shape[0])
+        return self.family(**{p.name: p.bijector.forward(part) for p, part in zip(self.parameters, parts, strict=True)})
+
+    def _split(self, theta: Any, num_coordinates: int, num_levels: int) -> list[Any]:
+        shapes = [p.shape(num_coordinates, num_levels) for p in self.parameters]
+        ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+        return [theta[i:j].reshape(shape) for i, j, shape in zip(ends[:-1], ends[1:], shapes, strict=True)]
+
+    def log_prior(self, theta: Float[Array, "P"], inputs: Inputs) -> Float[Array, ""]:
         """Sum of the log densities in natural coordinates (no Jacobian, as in the reference: a penalty, not a change of variables)."""
-        total = jnp.zeros((), process.noise.dtype)
-        for p in self.parameters:
+        total = jnp.zeros((), theta.dtype)
+        parts = self._split(theta, inputs.x.shape[-1], inputs.levels.shape[0])
+        for p, part in zip(self.parameters, parts, strict=True):
             if p.prior is not None:
-                value = getattr(process, p.name)
                 distribution, *arguments = p.prior
-                total += jnp.sum(distribution(*(jnp.asarray(a, value.dtype) for a in arguments)).log_prob(value))
+                total += jnp.sum(distribution(*(jnp.asarray(a, theta.dtype) for a in arguments)).log_prob(p.bijector.forward(part)))
         return total
 
-    def box(self, num_coordinates: int) -> tuple[np.ndarray, np.ndarray]:
+    def box(self, num_coordinates: int, num_levels: int) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of the optimiser's coordinates."""
-        bounds = [(p.internal(p.low), p.internal(p.high), p.shape(num_coordinates)) for p in self.parameters]
-        return tuple(np.concatenate([np.full(shape, b[side]).ravel() for *b, shape in bounds]) for side in (0, 1))  # type: ignore[return-value]
+        shapes = [p.shape(num_coordinates, num_levels) for p in self.parameters]
+        low, high = (
+            np.concatenate([np.full(shape, p.internal(getattr(p, side))).ravel() for p, shape in zip(self.parameters, shapes, strict=True)])
+            for side in ("low", "high")
+        )
+        return low, high
 
-    def initial(self, num_coordinates: int) -> np.ndarray:
-        return np.concatenate([np.full(p.shape(num_coordinates), p.internal(p.init)).ravel() for p in self.parameters])
+    def flatten(self, hyperparameters: Mapping[str, Any], num_coordinates: int, levels: np.ndarray, num_levels: int) -> np.ndarray:
+        """The optimiser's coordinates of a `Suggestion.hyperparameters`; none given means initial values.
 
-    def flatten(self, hyperparameters: Mapping[str, Any], num_coordinates: int) -> np.ndarray:
-        """The optimiser's coordinates of a `Suggestion.hyperparameters`."""
-        names = [p.name for p in self.parameters]
-        if set(hyperparameters) != set(names):
+        Values per level are matched by the level's u(r); a level that is new gets initial values.
+        """
+        names = [p.name for p in self.parameters] + ["levels"] * self.has_levels
+        if hyperparameters and set(hyperparameters) != set(names):
             raise ValueError(f"warm has the hyperparameters {sorted(hyperparameters)}; this surrogate has {sorted(names)}")
+        known = np.asarray(hyperparameters.get("levels", ()), np.float64)
+        matches = [(new, int(np.flatnonzero(known == level)[0])) for new, level in enumerate(levels) if level in known]
+        new, old = ([pair[side] for pair in matches] for side in (0, 1))
         parts = []
         for p in self.parameters:
-            value, shape = np.asarray(hyperparameters[p.name], np.float64), p.shape(num_coordinates)
-            if value.shape != shape or not np.all(np.isfinite(value)):
-                raise ValueError(f"warm[{p.name!r}]={hyperparameters[p.name]} must be finite and of shape {shape}")
-            parts.append(p.internal(value).ravel())
+            target = np.full(p.shape(num_coordinates, num_levels), p.init)
+            if hyperparameters:
+                value, expected = np.asarray(hyperparameters[p.name], np.float64), p.shape(num_coordinates, len(known))
+                if value.shape != expected or not np.all(np.isfinite(value)):
+                    raise ValueError(f"warm[{p.name!r}]={hyperparameters[p.name]} must be finite and of shape {expected}")
+                at = [(new, old) if axis == "level" else (np.arange(num_coordinates),) * 2 for axis in p.per]
+                if all(len(pair[0]) for pair in at):
+                    target[np.ix_(*(pair[0] for pair in at))] = value[np.ix_(*(pair[1] for pair in at))]
+            parts.append(p.internal(target).ravel())
         return np.concatenate(parts)
 
-    def readable(self, theta: np.ndarray, num_coordinates: int) -> dict[str, Any]:
-        """The hyperparameters in natural coordinates as JSON-able floats and lists."""
-        values, at = {}, 0
-        for p in self.parameters:
-            shape = p.shape(num_coordinates)
-            size = int(np.prod(shape))
-            part = np.asarray(theta[at : at + size], np.float64).reshape(shape)
-            values[p.name] = (np.exp(part) if p.positive else part).tolist()
-            at += size
-        return values
+    @property
+    def has_levels(self) -> bool:
+        return any("level" in p.per for p in self.parameters)
+
+    def readable(self, theta: np.ndarray, num_coordinates: int, levels: np.ndarray, num_levels: int) -> dict[str, Any]:
+        """The hyperparameters in natural coordinates as JSON-able floats and lists; what belongs to padding is left out."""
+        values: dict[str, Any] = {}
+        for p, part in zip(self.parameters, self._split(np.asarray(theta, np.float64), num_coordinates, num_levels), strict=True):
+            used = part[tuple(slice(len(levels)) if axis == "level" else slice(None) for axis in p.per)]
+            values[p.name] = (np.exp(used) if p.positive else used).tolist()
+        return values | ({"levels": np.asarray(levels).tolist()} if self.has_levels else {})
 
 
 NOISE = Parameter("noise", 1e-3, 1e-9, 1e6, (tfd.Gamma, 0.1, 1.0))
 SCALE = Parameter("scale", 1.0, 1e-3, 1e3, (tfd.LogNormal, 0.0, 1.0))
-BANDWIDTH = Parameter("inverse_bandwidth", 1.0, 1e-4, 100.0, per_coordinate=True)
+BANDWIDTH = Parameter("inverse_bandwidth", 1.0, 1e-4, 100.0, per=("coordinate",))
+RESOURCE_BANDWIDTH = Parameter("resource_inverse_bandwidth", 1.0, 1e-4, 100.0)
 CONSTANT = Parameter("constant", 0.0, -1e3, 1e3, (tfd.Normal, 0.0, 1.0), positive=False)
+DECAY = (Parameter("alpha", 1.0, 1e-6, 250.0), Parameter("mean_lambda", 0.5, 1e-4, 50.0), Parameter("gamma", 0.5, 1e-4, 10.0))
+WARP = (tfd.LogNormal, 0.0, 0.75)
+LEVEL_CONSTANT = replace(CONSTANT, name="level_constant", per=("level",))
 
 
-def matern(*, restarts: int = 2, warm_restarts: int = 0, max_evaluations: int = 60) -> Surrogate:
-    """One Matérn-5/2 over (x, u(r))."""
-    resource = Parameter("resource_inverse_bandwidth", 1.0, 1e-4, 100.0)
-    return Surrogate(kernels.Matern, (BANDWIDTH, resource, SCALE, CONSTANT, NOISE), restarts, warm_restarts, max_evaluations)
+@dataclass(frozen=True)
+class _WarpsInputs:
+    """A family whose members are those of another, on warped coordinates."""
+
+    family: Any
+
+    def __call__(self, input_warp_a: Any, input_warp_b: Any, **values: Any) -> kernels.WarpedInputs:
+        return kernels.WarpedInputs(self.family(**values), input_warp_a, input_warp_b)
 
 
-def exp_decay(delta: float | None = None, *, restarts: int = 2, warm_restarts: int = 0, max_evaluations: int = 60) -> Surrogate:
+def _make(family: Any, parameters: tuple[Parameter, ...], options: Options) -> Surrogate:
+    if options.input_warping:
+        warps = (Parameter(name, 1.0, 0.25, 4.0, WARP, per=("coordinate",)) for name in ("input_warp_a", "input_warp_b"))
+        family, parameters = _WarpsInputs(family), (*parameters, *warps)
+    return Surrogate(family, parameters, options)
+
+
+def matern(**options: Any) -> Surrogate:
+    """One Matérn-5/2 over (x, u(r)). Options, here and below: the fields of `Options`."""
+    return _make(kernels.Matern, (BANDWIDTH, RESOURCE_BANDWIDTH, SCALE, CONSTANT, NOISE), Options(**options))
+
+
+def matern_warped(**options: Any) -> Surrogate:
+    """`matern` with u(r) warped by a learned Kumaraswamy distribution function."""
+    warps = (Parameter("warp_a", 1.0, 0.25, 4.0, WARP), Parameter("warp_b", 1.0, 0.25, 4.0, WARP))
+    return _make(kernels.MaternWarped, (BANDWIDTH, RESOURCE_BANDWIDTH, SCALE, CONSTANT, *warps, NOISE), Options(**options))
+
+
+def exp_decay(delta: float | None = None, **options: Any) -> Surrogate:
     """The exponential-decay surrogate; delta is learned if None, else fixed (0: additive, 1: a common value at r = 0)."""
     if delta is not None and not 0.0 <= delta <= 1.0:
         raise ValueError(f"surrogate.delta={delta} must be null (learned) or lie in [0, 1]")
     low, init, high = (0.0, 0.5, 1.0) if delta is None else (float(delta),) * 3
-    decay = (
-        Parameter("alpha", 1.0, 1e-6, 250.0),
-        Parameter("mean_lambda", 0.5, 1e-4, 50.0),
-        Parameter("gamma", 0.5, 1e-4, 10.0),
-        Parameter("delta", init, low, high, positive=False),
-    )
-    return Surrogate(kernels.ExpDecay, (BANDWIDTH, SCALE, CONSTANT, *decay, NOISE), restarts, warm_restarts, max_evaluations)
+    learned = Parameter("delta", init, low, high, positive=False)
+    return _make(kernels.ExpDecay, (BANDWIDTH, SCALE, CONSTANT, *DECAY, learned, NOISE), Options(**options))
+
+
+def freeze_thaw(**options: Any) -> Surrogate:
+    """Asymptotes from a Gaussian process over x, a decay of its own for each configuration."""
+    return _make(kernels.FreezeThaw, (BANDWIDTH, SCALE, CONSTANT, *DECAY, NOISE), Options(**options))
+
+
+def independent(**options: Any) -> Surrogate:
+    """A Gaussian process per level, with shared lengthscales and noise."""
+    level_scale = replace(SCALE, name="level_scale", per=("level",))
+    return _make(kernels.Independent, (BANDWIDTH, level_scale, LEVEL_CONSTANT, NOISE), Options(**options))
+
+
+def coregional(**options: Any) -> Surrogate:
+    """Matérn-5/2 over x times a free covariance matrix over levels."""
+    deviation = Parameter("deviation", 0.0, -10.0, 10.0, (tfd.Normal, 0.0, 1.0), per=("level", "level"), positive=False)
+    return _make(kernels.Coregional, (BANDWIDTH, deviation, LEVEL_CONSTANT, NOISE), Options(**options))
 
 
 def random_starts(key: Array, first: Float[Array, "P"], low: Float[Array, "P"], high: Float[Array, "P"], num: int) -> Float[Array, "S P"]:

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.spatial.distance import cdist
 
+from mfgp import kernels
 from mfgp.data import Data, Inputs
-from mfgp.kernels import ExpDecay, Matern
+
+RUNGS = (np.array([1.0, 3.0, 9.0, 27.0]) - 0.5) / 27
 
 
 def matern52(x: np.ndarray, z: np.ndarray, inverse_bandwidth: Any) -> np.ndarray:
@@ -15,28 +18,57 @@ def matern52(x: np.ndarray, z: np.ndarray, inverse_bandwidth: Any) -> np.ndarray
     return (1 + b + b**2 / 3) * np.exp(-b)
 
 
+def kumaraswamy(t: np.ndarray, a: Any, b: Any) -> np.ndarray:
+    return 1 - (1 - t**a) ** b
+
+
+def kappa(process: Any, u: np.ndarray) -> np.ndarray:
+    beta = process.alpha / process.mean_lambda
+    return (beta / (u + beta)) ** process.alpha
+
+
 def mean(process: Any, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-    if isinstance(process, ExpDecay):
-        kappa = (process.alpha / process.mean_lambda / (u + process.alpha / process.mean_lambda)) ** process.alpha
-        return process.constant + (process.gamma - process.delta * process.constant) * kappa
+    match process:
+        case kernels.WarpedInputs():
+            return mean(process.process, kumaraswamy(x, process.input_warp_a, process.input_warp_b), u)
+        case kernels.ExpDecay():
+            return process.constant + (process.gamma - process.delta * process.constant) * kappa(process, u)
+        case kernels.FreezeThaw():
+            return process.constant + process.gamma * kappa(process, u)
+        case kernels.Independent() | kernels.Coregional():
+            return process.level_constant[np.searchsorted(RUNGS, u)]
     return np.full(len(u), process.constant)
 
 
 def cov(process: Any, x: np.ndarray, u: np.ndarray, z: np.ndarray, v: np.ndarray) -> np.ndarray:
-    if isinstance(process, Matern):
+    if isinstance(process, kernels.WarpedInputs):
+        x, z = (kumaraswamy(points, process.input_warp_a, process.input_warp_b) for points in (x, z))
+        return cov(process.process, x, u, z, v)
+    if isinstance(process, kernels.Matern | kernels.MaternWarped):
+        if isinstance(process, kernels.MaternWarped):
+            u, v = (kumaraswamy(t, process.warp_a, process.warp_b) for t in (u, v))
         w = np.append(process.inverse_bandwidth, process.resource_inverse_bandwidth)
         return process.scale * matern52(np.column_stack([x, u]), np.column_stack([z, v]), w)
-    alpha, beta = process.alpha, process.alpha / process.mean_lambda
-    both = (beta / (u[:, None] + v[None] + beta)) ** alpha
-    one, other = ((beta / (t + beta)) ** alpha for t in (u, v))
+    k_x = matern52(x, z, process.inverse_bandwidth)
+    i, j = np.searchsorted(RUNGS, u), np.searchsorted(RUNGS, v)
+    if isinstance(process, kernels.Independent):
+        return k_x * np.where(i[:, None] == j[None], process.level_scale[i][:, None], 0.0)
+    if isinstance(process, kernels.Coregional):
+        r = len(process.deviation)
+        values, vectors = np.linalg.eigh(0.2 * np.eye(r) + 0.8)
+        w = vectors @ np.diag(np.sqrt(values)) @ vectors.T + process.deviation
+        return k_x * (w @ w.T)[np.ix_(i, j)]
+    both, one, other = kappa(process, u[:, None] + v[None]), kappa(process, u), kappa(process, v)
+    if isinstance(process, kernels.FreezeThaw):
+        same = np.array([[np.array_equal(a, b) for b in z] for a in x])
+        return process.scale * k_x + same * process.gamma**2 * (both - np.outer(one, other))
     drop = process.gamma - process.delta * process.constant
     factor = 1 - process.delta * (one[:, None] + other[None] - process.delta * both)
-    k_x = process.scale * matern52(x, z, process.inverse_bandwidth)
-    return drop**2 * (both - np.outer(one, other)) + k_x * factor
+    return drop**2 * (both - np.outer(one, other)) + process.scale * k_x * factor
 
 
 def as_numpy(process: Any) -> Any:
-    return type(process)(*(np.asarray(field) for field in process))
+    return jax.tree.map(np.asarray, process)
 
 
 def inputs(x: np.ndarray, u: np.ndarray, rows: int | None = None, levels: np.ndarray | None = None) -> Inputs:
@@ -57,16 +89,21 @@ def data(x: np.ndarray, u: np.ndarray, y: np.ndarray, rows: int | None = None, l
     return Data(padded, jnp.concatenate([jnp.asarray(y), jnp.zeros(padded.mask.shape[0] - len(y))]))
 
 
-RUNGS = (np.array([1.0, 3.0, 9.0, 27.0]) - 0.5) / 27
-
-
 def processes(rng: np.random.Generator, d: int) -> list[Any]:
     """One well-conditioned member of each family."""
     w = jnp.asarray(np.exp(rng.normal(0, 0.4, d)))
     scale, noise, constant = jnp.asarray(1.3), jnp.asarray(0.05), jnp.asarray(0.2)
+    decay = tuple(jnp.asarray(value) for value in (1.4, 2.0, 0.8))  # alpha, mean_lambda, gamma
+    warps = jnp.asarray(0.7), jnp.asarray(1.8)
+    of_levels = jnp.asarray(rng.normal(size=4))
     return [
-        Matern(w, jnp.asarray(1.7), scale, constant, noise),
-        ExpDecay(w, scale, constant, jnp.asarray(1.4), jnp.asarray(2.0), jnp.asarray(0.8), jnp.asarray(0.6), noise),
+        kernels.Matern(w, jnp.asarray(1.7), scale, constant, noise),
+        kernels.ExpDecay(w, scale, constant, *decay, jnp.asarray(0.6), noise),
+        kernels.MaternWarped(w, jnp.asarray(1.7), scale, constant, *warps, noise),
+        kernels.FreezeThaw(w, scale, constant, *decay, noise),
+        kernels.Independent(w, jnp.exp(of_levels), of_levels, noise),
+        kernels.Coregional(w, jnp.asarray(rng.normal(size=(4, 4))), of_levels, noise),
+        kernels.WarpedInputs(kernels.Matern(w, jnp.asarray(1.7), scale, constant, noise), *(jnp.full(d, warp) for warp in warps)),
     ]
 
 

@@ -10,14 +10,18 @@ from mfgp.suggest import Observations, prepare
 from tests.mfgp import reference
 
 
+def initial(surrogate: mfgp.Surrogate, d: int) -> np.ndarray:
+    return surrogate.flatten({}, d, reference.RUNGS, 4)
+
+
 @pytest.mark.parametrize("surrogate", [mfgp.matern(), mfgp.exp_decay()], ids=["matern", "exp_decay"])
 def test_a_fit_ends_where_scipys_bounded_lbfgs_does_not_improve_it(surrogate: mfgp.Surrogate) -> None:
-    low, high = surrogate.box(3)
+    low, high = surrogate.box(3, 4)
     objective = jax.jit(lambda t, data: loss_and_grad(surrogate, t, data))
     solve = jax.jit(lambda data, starts, budgets: fit(surrogate, data, starts, budgets))
     for seed in range(3):
-        data = reference.data(*reference.study(np.random.default_rng(seed), 40), 64)
-        end = solve(data, jnp.asarray(surrogate.initial(3))[None], jnp.asarray([200], jnp.int32))
+        data = reference.data(*reference.study(np.random.default_rng(seed), 40), 64, reference.RUNGS)
+        end = solve(data, jnp.asarray(initial(surrogate, 3))[None], jnp.asarray([200], jnp.int32))
         value, _ = objective(end.theta, data)
         assert float(value) == pytest.approx(float(end.loss), abs=1e-9)
         assert np.all(end.theta >= low) and np.all(end.theta <= high)
@@ -28,8 +32,8 @@ def test_a_fit_ends_where_scipys_bounded_lbfgs_does_not_improve_it(surrogate: mf
 
 def test_the_best_start_wins_and_a_start_without_budget_is_left_out() -> None:
     surrogate = mfgp.matern()
-    data = reference.data(*reference.study(np.random.default_rng(1), 30), 32)
-    first = jnp.asarray(surrogate.initial(3))
+    data = reference.data(*reference.study(np.random.default_rng(1), 30), 32, reference.RUNGS)
+    first = jnp.asarray(initial(surrogate, 3))
     starts = jnp.stack([first, first + 0.5, first - 0.5])
     solve = jax.jit(lambda budgets: fit(surrogate, data, starts, budgets))
     alone = [solve(jnp.asarray(np.eye(3, dtype=np.int32)[i] * 15, jnp.int32)) for i in range(3)]
@@ -45,9 +49,9 @@ def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:
     surrogate = mfgp.exp_decay()
     rng = np.random.default_rng(2)
     x, u, _ = reference.study(rng, 12, 2)
-    theta = jnp.asarray(surrogate.initial(2)).at[-1].set(np.log(0.1))
-    process = surrogate.unflatten(theta, 2)
+    theta = jnp.asarray(initial(surrogate, 2)).at[-1].set(np.log(0.1))
     points = reference.inputs(x, u, 16)
+    process = surrogate.unflatten(theta, points)
     covariance = process.cov(points, points)[:12, :12] + process.noise * jnp.eye(12)
     targets = np.asarray(process.mean(points)[:12]) + rng.normal(size=(4000, 12)) @ np.linalg.cholesky(covariance).T
 
@@ -55,7 +59,7 @@ def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:
         from mfgp.posterior import log_marginal_likelihood_and_grad
 
         data = reference.Data(points, jnp.concatenate([y, jnp.zeros(4)]))
-        return log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, 2), theta, data)[1]
+        return log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, points), theta, data)[1]
 
     scores = np.asarray(jax.lax.map(score, jnp.asarray(targets)))
     information = np.linalg.inv(np.asarray(inverse_information(surrogate, theta, reference.data(x, u, targets[0], 16))))
@@ -78,7 +82,7 @@ def test_learned_hyperparameters_predict_new_curves_better_than_the_initial_ones
     z = (y[100:] - y[:100].mean()) / y[:100].std()
 
     def score(theta: jax.Array) -> float:
-        process = surrogate.unflatten(theta, 3)
+        process = surrogate.unflatten(theta, query)
         mean, variance = predict(condition(process, problem.data), query)
         variance = variance + process.noise
         return float(jnp.mean(-0.5 * (z - mean[0]) ** 2 / variance - 0.5 * jnp.log(variance)))

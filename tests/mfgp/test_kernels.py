@@ -1,8 +1,9 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfgp.kernels import ExpDecay, matern52
+from mfgp.kernels import ExpDecay, matern52, warp
 from tests.mfgp import reference
 
 
@@ -77,11 +78,15 @@ def test_delta_zero_means_parallel_curves_and_delta_one_a_common_value_at_zero()
     np.testing.assert_allclose(common[:2, :2], 0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("index", [0, 1], ids=["matern", "exp_decay"])
+FAMILIES = ["matern", "exp_decay", "matern_warped", "freeze_thaw", "independent", "coregional", "warped_inputs"]
+
+
+@pytest.mark.parametrize("index", range(7), ids=FAMILIES)
 def test_mean_covariance_and_variance_equal_the_formulas_per_pair(index: int) -> None:
     rng = np.random.default_rng(1)
     process = reference.processes(rng, 4)[index]
     x, u, z, v = rng.uniform(size=(7, 4)), rng.choice(reference.RUNGS, 7), rng.uniform(size=(5, 4)), rng.choice(reference.RUNGS, 5)
+    z[:2] = x[:2]  # the same configurations
     a, b = (reference.inputs(*pair, levels=reference.RUNGS) for pair in ((x, u), (z, v)))
     plain = reference.as_numpy(process)
     np.testing.assert_allclose(process.mean(a), reference.mean(plain, x, u), rtol=1e-12)
@@ -90,10 +95,43 @@ def test_mean_covariance_and_variance_equal_the_formulas_per_pair(index: int) ->
 
 
 def test_matern_has_a_finite_slope_at_distance_zero() -> None:
-    import jax
-
     assert jax.grad(matern52)(jnp.asarray(0.0)) == pytest.approx(-5 / 6)
     at, h = 0.3, 1e-6
     assert jax.grad(matern52)(jnp.asarray(at)) == pytest.approx(
         float(matern52(jnp.asarray(at + h)) - matern52(jnp.asarray(at - h))) / (2 * h), rel=1e-8
     )
+
+
+@pytest.mark.parametrize("index", range(7), ids=FAMILIES)
+def test_every_family_is_positive_semidefinite_on_a_grid_of_configs_and_levels(index: int) -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        process = reference.processes(rng, 3)[index]
+        points = reference.inputs(np.repeat(rng.uniform(size=(9, 3)), 4, axis=0), np.tile(reference.RUNGS, 9))
+        eigenvalues = np.linalg.eigvalsh(np.asarray(process.cov(points, points)))
+        assert eigenvalues[0] > -1e-12 * eigenvalues[-1]
+
+
+def test_freeze_thaw_has_the_moments_of_curves_that_decay_each_at_its_own_rate() -> None:
+    rng = np.random.default_rng(3)
+    process = reference.processes(rng, 2)[3]
+    configs = rng.uniform(size=(3, 2))
+    x, u = np.repeat(configs, 4, axis=0), np.tile(reference.RUNGS, 3)
+    p, n = reference.as_numpy(process), 400_000
+    root = np.linalg.cholesky(p.scale * reference.matern52(configs, configs, p.inverse_bandwidth))
+    asymptote = p.constant + rng.standard_normal((n, 3)) @ root.T
+    rate = rng.gamma(p.alpha, p.mean_lambda / p.alpha, size=(n, 3))
+    f = np.repeat(asymptote, 4, axis=1) + p.gamma * np.exp(-np.repeat(rate, 4, axis=1) * u)
+    mean, covariance = moments(process, x, u)
+    np.testing.assert_allclose(mean, f.mean(0), atol=1e-2)
+    np.testing.assert_allclose(covariance, np.cov(f.T), atol=2e-2)
+
+
+def test_warping_is_the_identity_at_one_and_leaves_the_ends_alone() -> None:
+    t = jnp.linspace(0, 1, 11)
+    np.testing.assert_allclose(warp(t, jnp.ones(11), jnp.ones(11)), t, atol=1e-8)
+    got = warp(t, jnp.full(11, 2.0), jnp.full(11, 0.5))
+    assert got[0] == 0 and got[-1] == 1
+    np.testing.assert_allclose(got, reference.kumaraswamy(np.asarray(t), 2.0, 0.5), atol=1e-7)
+    slope = jax.grad(lambda a: jnp.sum(warp(t, jnp.full(11, a), jnp.full(11, 0.5))))(2.0)
+    assert np.isfinite(slope)

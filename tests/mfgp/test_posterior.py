@@ -12,6 +12,15 @@ from mfgp.data import bucket
 from mfgp.fit import loss_and_grad
 from tests.mfgp import reference
 
+SURROGATES = {
+    "matern": mfgp.matern,
+    "matern_warped": mfgp.matern_warped,
+    "exp_decay": mfgp.exp_decay,
+    "freeze_thaw": mfgp.freeze_thaw,
+    "independent": mfgp.independent,
+    "coregional": mfgp.coregional,
+    "input_warping": lambda: mfgp.exp_decay(input_warping=True),
+}
 FAMILIES = pytest.mark.parametrize("family", [0, 1], ids=["matern", "exp_decay"])
 
 
@@ -38,21 +47,23 @@ def test_padding_leaves_the_log_marginal_likelihood_equal_to_scipy(family: int, 
     np.testing.assert_allclose(posterior.log_density(posterior.condition(process, reference.data(x, u, y, 32))), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("surrogate", [mfgp.matern(), mfgp.exp_decay()], ids=["matern", "exp_decay"])
-def test_the_analytic_gradient_equals_finite_differences_of_an_independent_likelihood(surrogate: mfgp.Surrogate) -> None:
+@pytest.mark.parametrize("name", SURROGATES)
+def test_the_analytic_gradient_equals_finite_differences_of_an_independent_likelihood(name: str) -> None:
+    surrogate = SURROGATES[name]()
     rng = np.random.default_rng(3)
     x, u, y = reference.study(rng, 11)
-    low, high = surrogate.box(3)
-    theta = np.clip(surrogate.initial(3) + 0.3 * rng.normal(size=low.shape), low + 0.1, high - 0.1)
+    padded = reference.data(x, u, y, 16)
+    num_levels = len(padded.inputs.levels)
+    low, high = surrogate.box(3, num_levels)
+    initial = surrogate.flatten({}, 3, np.asarray(padded.inputs.levels), num_levels)
+    theta = np.clip(initial + 0.3 * rng.normal(size=low.shape), low + 0.1, high - 0.1)
 
     def value(t: np.ndarray) -> float:
-        p = reference.as_numpy(surrogate.unflatten(jnp.asarray(t), 3))
+        p = reference.as_numpy(surrogate.unflatten(jnp.asarray(t), padded.inputs))
         k = reference.cov(p, x, u, x, u) + p.noise * np.eye(11)
-        return -multivariate_normal(reference.mean(p, x, u), k).logpdf(y) - float(
-            surrogate.log_prior(surrogate.unflatten(jnp.asarray(t), 3))
-        )
+        return -multivariate_normal(reference.mean(p, x, u), k).logpdf(y) - float(surrogate.log_prior(jnp.asarray(t), padded.inputs))
 
-    loss, gradient = loss_and_grad(surrogate, jnp.asarray(theta), reference.data(x, u, y, 16))
+    loss, gradient = jax.jit(lambda t: loss_and_grad(surrogate, t, padded))(jnp.asarray(theta))
     assert float(loss) == pytest.approx(value(theta), rel=1e-9)
     # The central difference of order eight: error about h^8, rounding about 1e-15 / h.
     weights, h = {1: 4 / 5, 2: -1 / 5, 3: 4 / 105, 4: -1 / 280}, 2e-2

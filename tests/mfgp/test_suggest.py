@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mfgp
-from mfgp.data import bucket, standardise
+from mfgp.data import bucket
 from mfgp.suggest import compute
 from tests.mfgp import reference
 
@@ -151,7 +151,10 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("factory", [mfgp.exp_decay, mfgp.matern])
+FACTORIES = [mfgp.exp_decay, mfgp.matern, mfgp.matern_warped, mfgp.freeze_thaw, mfgp.independent, mfgp.coregional]
+
+
+@pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_data_gives_a_finite_valid_suggestion(name: str, factory: Any) -> None:
     surrogate = factory(restarts=1, max_evaluations=15)
@@ -160,15 +163,6 @@ def test_hostile_data_gives_a_finite_valid_suggestion(name: str, factory: Any) -
     assert_sensible(s)
     assert s.refitted
     assert_sensible(mfgp.suggest(surrogate, **arguments | dict(warm=s.hyperparameters, refit=False)))
-
-
-def test_standardising_is_invariant_to_shift_and_scale() -> None:
-    y = np.random.default_rng(0).normal(size=30)
-    z, s = standardise(y)
-    np.testing.assert_allclose((z.mean(), z.std()), (0, 1), atol=1e-12)
-    np.testing.assert_allclose(z * s.std + s.mean, y, rtol=1e-12)
-    for scale, shift in ((1e-12, 0.0), (1e12, 5.0), (1e300, 0.0)):
-        np.testing.assert_allclose(standardise(y * scale + shift)[0], z, atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -201,3 +195,18 @@ def test_equal_surrogates_are_one_key() -> None:
     assert mfgp.exp_decay(delta=1.0) == mfgp.exp_decay(delta=1.0)
     assert hash(mfgp.exp_decay(delta=1.0)) == hash(mfgp.exp_decay(delta=1.0))
     assert mfgp.exp_decay(delta=1.0) != mfgp.exp_decay()
+
+
+def test_values_per_level_follow_their_level_when_a_new_one_appears_between() -> None:
+    surrogate = mfgp.coregional(restarts=1, max_evaluations=15)
+    two = np.where(np.arange(16) % 2, reference.RUNGS[0], reference.RUNGS[2])
+    first = mfgp.suggest(surrogate, **problem(16, p=0, r_acq=float(reference.RUNGS[2])) | dict(r=two))
+    assert first.hyperparameters["levels"] == [reference.RUNGS[0], reference.RUNGS[2]]
+    three = np.where(np.arange(16) == 0, reference.RUNGS[1], two)
+    changes = dict(r=three, warm=first.hyperparameters, refit=False)
+    second = mfgp.suggest(surrogate, **problem(16, p=0, r_acq=float(reference.RUNGS[2])) | changes)
+    before, after = first.hyperparameters, second.hyperparameters
+    assert after["levels"] == list(reference.RUNGS[:3])
+    np.testing.assert_allclose(np.array(after["level_constant"])[[0, 2]], before["level_constant"])
+    np.testing.assert_allclose(np.array(after["deviation"])[np.ix_([0, 2], [0, 2])], before["deviation"])
+    assert after["level_constant"][1] == 0

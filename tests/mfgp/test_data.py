@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from scipy.stats import norm, rankdata
+
+import mfgp
+from mfgp.data import copula, joint, pad, per_rung, standardise
+
+
+def test_standardising_is_invariant_to_shift_and_scale() -> None:
+    y = np.random.default_rng(0).normal(size=30)
+    z = standardise(y)
+    np.testing.assert_allclose((z.mean(), z.std()), (0, 1), atol=1e-12)
+    for scale, shift in ((1e-12, 0.0), (1e12, 5.0), (1e300, 0.0)):
+        np.testing.assert_allclose(standardise(y * scale + shift), z, atol=1e-9)
+    np.testing.assert_array_equal(standardise(np.full(4, 7.3)), np.zeros(4))
+
+
+def test_joint_targets_let_the_lowest_resource_dominate_and_per_rung_targets_do_not() -> None:
+    """Spread 1 at the bottom and .01 at the top."""
+    rng = np.random.default_rng(1)
+    r = np.repeat([0.1, 0.9], [60, 20])
+    y = np.where(r == 0.1, 0.5 + rng.normal(size=80), 0.1 + 0.01 * rng.normal(size=80))
+    assert joint(y, r)[r == 0.9].std() < 0.02
+    for level in (0.1, 0.9):
+        z = per_rung(y, r)[r == level]
+        np.testing.assert_allclose((z.mean(), z.std()), (0, 1), atol=1e-12)
+
+
+def test_a_resource_with_too_few_values_borrows_the_next_lower_ones_transformation() -> None:
+    r = np.array([0.1, 0.1, 0.1, 0.3, 0.3, 0.3, 0.9, 0.9])
+    y = np.array([3.0, 4.0, 5.0, 1.0, 2.0, 3.0, 1.5, 0.5])
+    np.testing.assert_allclose(per_rung(y, r)[6:], (y[6:] - 2.0) / np.sqrt(2 / 3))
+    np.testing.assert_allclose(per_rung(y[:2], r[:2]), joint(y[:2], r[:2]))
+
+
+def test_copula_targets_are_normal_scores_of_the_ranks() -> None:
+    y = np.array([5.0, 1.0, 1.0, 1e15, -3.0])
+    expected = norm.ppf((rankdata(y) - 0.5) / 5)
+    np.testing.assert_allclose(copula(y, np.zeros(5)), expected)
+    np.testing.assert_allclose(copula(np.full(4, 2.0), np.zeros(4)), 0.0, atol=1e-12)
+
+
+def test_unknown_targets_are_named() -> None:
+    with pytest.raises(ValueError, match=r"surrogate\.targets=log must be one of joint, per_rung, copula"):
+        mfgp.matern(targets="log")
+
+
+def test_padding_repeats_the_first_row() -> None:
+    np.testing.assert_array_equal(pad(np.array([[1.0, 2.0], [3.0, 4.0]]), 3), [[1, 2], [3, 4], [1, 2]])
+    np.testing.assert_array_equal(pad(np.zeros((0, 2)), 2), np.zeros((2, 2)))
