@@ -5,6 +5,7 @@ They share no code with the product: levels, sizes and rules are derived here ag
 
 import math
 from fractions import Fraction
+from itertools import pairwise
 
 from schedulers.types import Decision
 
@@ -228,3 +229,64 @@ class SyncOracle:
         self.arrival = self.arrival or {}
         self.arrival[number, len(rungs) - 1, trial] = len(self.arrival)
         assert verdict.decision is (Decision.STOP if report.error or r == self.levels[-1] else Decision.PAUSE)
+
+
+class PashaOracle(AsyncOracle):
+    """Promotion with a cap; after every report epsilon and the two rankings are computed again from all curves."""
+
+    def __init__(self, r_min, r_max, eta, rule="paper", limit=10**9, variant="code", epsilon=None):
+        super().__init__(r_min, r_max, eta, rule, promotes=True, limit=limit)
+        self.levels = [*self.rungs, r_max]
+        self.variant, self.fixed, self.epsilon = variant, epsilon, 0.0
+        self.top = 1
+        self.curves = {}  # trial -> {r: metric}
+        self.move_cap()
+
+    def move_cap(self):
+        if len(self.rungs) >= 2:
+            self.cap = self.levels[min(self.top + (self.variant == "paper"), len(self.levels) - 1)]
+
+    def check_verdict(self, report, verdict):
+        is_news = report.r is not None and report.r > self.reached[report.trial_id]
+        super().check_verdict(report, verdict)
+        if is_news:
+            self.curves.setdefault(report.trial_id, {})[report.r] = report.metric if math.isfinite(report.metric) else math.inf
+        if self.cap < self.r_max:
+            self.epsilon = self.estimate() if self.fixed is None else self.fixed
+            if not self.is_stable():
+                self.top += 1
+                self.move_cap()
+
+    def is_stable(self):
+        low, high = self.levels[self.top - 1], self.levels[self.top]
+        both = [t for t in sorted(self.curves) if low in self.curves[t] and high in self.curves[t]]
+        upper = sorted(both, key=lambda t: self.curves[t][high])
+        lower = sorted(both, key=lambda t: self.curves[t][low])
+        for mine, other in zip(upper, lower, strict=True):
+            group = [t for t in both if abs(self.curves[t][low] - self.curves[other][low]) <= self.epsilon]
+            if mine not in group:
+                return False
+        return True
+
+    def estimate(self):
+        low, high = self.levels[self.top - 1], self.levels[self.top]
+        distances = []
+        trials = sorted(self.curves)
+        for i, one in enumerate(trials):
+            for two in trials[:i]:
+                a, b = self.curves[one], self.curves[two]
+                common = sorted(r for r in a if r in b and r <= high and math.isfinite(a[r]) and math.isfinite(b[r]))
+                if common and common[-1] > low and self.crossings(a, b, common) >= 2:
+                    distances.append(abs(a[common[-1]] - b[common[-1]]))
+        if not distances:
+            return self.epsilon
+        distances.sort()
+        position = 0.9 * (len(distances) - 1)
+        i = min(int(position), len(distances) - 2) if len(distances) > 1 else 0
+        j = min(i + 1, len(distances) - 1)
+        return distances[i] + (position - i) * (distances[j] - distances[i])
+
+    @staticmethod
+    def crossings(a, b, common):
+        orders = [a[r] > b[r] for r in common if a[r] != b[r]]
+        return sum(now != before for before, now in pairwise(orders))

@@ -97,24 +97,6 @@ def test_the_raytune_rule_compares_with_numpys_quantile_of_the_earlier_results(v
     assert passes(judgement) == (judgement.metric <= judgement.cutoff)
 
 
-def test_the_neps_rule_promotes_nearly_always_and_the_papers_rule_a_third_of_the_time():
-    """One worker, two rungs, 300 jobs: 149 promotions against about 34.5% of starts."""
-    shares = {}
-    for rule in ("neps", "paper"):
-        rung, starts, promotions = Rung.empty(1, 3, rule), 0, 0
-        rng = np.random.default_rng(0)
-        while starts + promotions < 300:
-            if rung.promotable() is not None:
-                rung.promote()
-                promotions += 1
-            else:
-                rung.insert(starts, rng.random())
-                starts += 1
-        shares[rule] = promotions / starts
-    assert shares["neps"] == pytest.approx(0.987, abs=0.02)
-    assert shares["paper"] == pytest.approx(1 / 3, abs=0.02)
-
-
 @given(n=st.integers(2, 60), eta=st.integers(2, 5), data=st.data())
 def test_the_quantile_rule_is_numpys_quantile_without_its_rounding(n, eta, data):
     values = data.draw(st.permutations(range(n)))
