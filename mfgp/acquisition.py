@@ -1,18 +1,16 @@
-"""Expected improvement averaged over fantasies, and its maximisation by a screen of candidates plus local refinement."""
+"""Acquisitions, higher is better: expected improvement averaged over fantasies, lower confidence bound; and the incumbent."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mfgp.data import Inputs
-from mfgp.minimise import minimise
 from mfgp.posterior import Posterior, predict, predict_mean
 
-NUM_REFINED = 16
-REFINEMENTS = 30  # evaluations per refined candidate
 LOG_SQRT_2PI = float(0.5 * np.log(2 * np.pi))
 
 
@@ -71,78 +69,42 @@ def incumbent(post: Posterior, level: Int[Array, ""]) -> Float[Array, "S"]:
     return jnp.min(jnp.where(chosen[None], predict_mean(post, at), jnp.inf), axis=1)
 
 
-class Grid(NamedTuple):
-    """Where valid values lie: an integer coordinate encodes [low - 1/2, high + 1/2], linear or log, onto [0, 1]."""
+@dataclass(frozen=True)
+class ExpectedImprovement:
+    """log of the expected improvement by at least xi standard deviations of the targets at r_acq, averaged over fantasies."""
 
-    integer: Bool[Array, "D"]
-    log: Bool[Array, "D"]
-    low: Float[Array, "D"]  # first and last valid integer
-    high: Float[Array, "D"]
+    xi: float = 0.01
 
+    def value(self, post: Posterior, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
+        return log_expected_improvement(post, best, self.xi * unit, query)
 
-def project(x: Float[Array, "*b D"], grid: Grid) -> Float[Array, "*b D"]:
-    """The nearest valid point: integer coordinates move to the encoding of the integer they decode to."""
-    low, high = jnp.where(grid.integer, grid.low, 1.0), jnp.where(grid.integer, grid.high, 1.0)
-    log = grid.integer & grid.log
-    start, stop = (jnp.where(log, jnp.log(jnp.where(log, edge, 1.0)), edge) for edge in (low - 0.5, high + 0.5))
-    decoded = start + x * (stop - start)
-    value = jnp.clip(jnp.round(jnp.where(log, jnp.exp(jnp.where(log, decoded, 0.0)), decoded)), low, high)
-    encoded = (jnp.where(log, jnp.log(value), value) - start) / (stop - start)
-    return jnp.where(grid.integer, encoded, x)
+    def average(self, values: Float[Array, "H M"]) -> Float[Array, "M"]:
+        """Over draws of the hyperparameters."""
+        return jax.nn.logsumexp(values, axis=0) - jnp.log(values.shape[0]).astype(values.dtype)
 
 
-class Candidates(NamedTuple):
-    """Valid points to choose from, best first, with the acquisition at each (higher is better)."""
+@dataclass(frozen=True)
+class LowerConfidenceBound:
+    """kappa standard deviations below the mean (over fantasies), negated: higher is better."""
 
-    x: Float[Array, "K D"]
-    acquisition: Float[Array, "K"]
+    kappa: float = 1.0
+
+    def value(self, post: Posterior, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
+        mean, variance = predict(post, query)
+        return self.kappa * jnp.sqrt(variance) - jnp.mean(mean, axis=0)
+
+    def average(self, values: Float[Array, "H M"]) -> Float[Array, "M"]:
+        return jnp.mean(values, axis=0)
 
 
-def _query(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inputs:
-    rows = x.shape[:1]
-    return Inputs(x, jnp.full(rows, level, like.level.dtype), like.levels, jnp.ones(rows, bool))
+@dataclass(frozen=True)
+class Thompson:
+    """The candidates in the order of one joint draw of the function (and of one fantasy and one draw of the hyperparameters).
 
-
-def maximise(
-    post: Posterior,
-    level: Int[Array, ""],
-    best: Float[Array, "S"],
-    xi: Float[Array, ""],
-    candidates: Float[Array, "C D"],
-    free: Bool[Array, "C D"],
-    grid: Grid,
-    num_returned: int,
-) -> Candidates:
-    """Score all candidates, refine the best distinct ones over their free coordinates, put the results on the grid, score again.
-
-    The refined ones come with their starts, so that the caller can fall back on these.
+    The draw is exact and joint, at most `points` candidates evenly chosen from the pool: its cost grows with the cube of the number.
     """
 
-    def score(x: Float[Array, "M D"]) -> Float[Array, "M"]:
-        value = log_expected_improvement(post, best, xi, _query(x, level, post.inputs))
-        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+    points: int = 512
 
-    def descend(start: Float[Array, "D"], moves: Bool[Array, "D"]) -> Float[Array, "D"]:
-        def objective(x: Float[Array, "D"]) -> Float[Array, ""]:
-            return -log_expected_improvement(post, best, xi, _query(x[None], level, post.inputs))[0]
 
-        low, high = jnp.where(moves, 0.0, start), jnp.where(moves, 1.0, start)
-        budget = jnp.asarray(REFINEMENTS, jnp.int32)
-        return minimise(jax.value_and_grad(objective), start, low, high, budget, tolerance=1e-3, max_move=0.2).x
-
-    screened = score(candidates)
-    shortlist = min(2 * num_returned, candidates.shape[0])
-    value, index = jax.lax.top_k(screened, shortlist)
-    rows = candidates[index]
-    same = jnp.all(rows[:, None] == rows[None], axis=-1)
-    repeated = jnp.any(jnp.tril(same, -1), axis=1)
-    value, order = jax.lax.top_k(jnp.where(repeated, -jnp.inf, value), min(num_returned, shortlist))
-    rows, moves = rows[order], free[index[order]]
-
-    num_refined = min(NUM_REFINED, rows.shape[0])
-    refined = jax.vmap(descend)(rows[:num_refined], moves[:num_refined])
-    refined = jnp.where(moves[:num_refined], project(refined, grid), rows[:num_refined])
-    everything = jnp.concatenate([refined, rows])
-    values = jnp.concatenate([score(refined), value])
-    top, order = jax.lax.top_k(values, min(num_returned, values.shape[0]))
-    return Candidates(everything[order], top)
+Acquisition = Any  # ExpectedImprovement | LowerConfidenceBound | Thompson

@@ -6,6 +6,7 @@ a kernel computes over resources is computed on the table (R x R, R small) and t
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
@@ -28,6 +29,12 @@ class Data(NamedTuple):
 
     inputs: Inputs
     y: Float[Array, "N"]
+
+
+def at_level(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inputs:
+    """The rows of x at one level of another `Inputs`' table."""
+    rows = x.shape[:1]
+    return Inputs(x, jnp.full(rows, level, like.level.dtype), like.levels, jnp.ones(rows, bool))
 
 
 def bucket(n: int, smallest: int = MIN_ROWS) -> int:

@@ -107,13 +107,6 @@ def condition(process: Process, data: Data) -> Posterior:
     return Posterior(process, data.inputs, whiten, whiten @ residual(process, data)[:, None], factor.jitter)
 
 
-def log_density(post: Posterior) -> Float[Array, ""]:
-    """log marginal likelihood of the observations that `condition` was given."""
-    n = jnp.sum(post.inputs.mask)
-    half_log_det = -jnp.sum(jnp.log(jnp.diagonal(post.whiten)))
-    return -0.5 * jnp.sum(post.white**2) - half_log_det - 0.5 * n * jnp.log(2 * jnp.pi).astype(post.white.dtype)
-
-
 def _cross(post: Posterior, query: Inputs) -> Float[Array, "N M"]:
     return jnp.where(post.inputs.mask[:, None], post.process.cov(post.inputs, query), 0.0)
 

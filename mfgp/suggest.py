@@ -13,15 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mfgp.acquisition import Candidates, Grid, incumbent, maximise
-from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, bucket, pad
+from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
+from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
 from mfgp.fit import fit
-from mfgp.posterior import condition, fantasise, log_density
+from mfgp.maximise import Candidates, Grid, maximise, thompson
+from mfgp.mcmc import draw
+from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelihood
 from mfgp.surrogates import Surrogate, random_starts
 
 NUM_RETURNED = 64
 CONTINUOUS, INTEGER, FIXED = 0, 1, 2
-XI = 0.01  # least improvement that counts, in standard deviations of the targets at r_acq
+EXPECTED_IMPROVEMENT = ExpectedImprovement()
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,8 @@ class Space:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """x: valid encoded rows, best first, without repetitions; acquisition: log expected improvement in standardised units.
+    """x: valid encoded rows, best first, without repetitions; acquisition: its value at each in standardised units, higher is better
+    (log expected improvement by default).
 
     loss is the fit's objective in nats at the hyperparameters used, evaluations what the fit took of value and gradient. fallback says
     in a sentence what had to be done instead of the ordinary; empty if nothing.
@@ -77,8 +80,8 @@ class Problem(NamedTuple):
     data: Data
     pending: Inputs
     level: Int[Array, ""]  # of the acquisition
-    xi: Float[Array, ""]
-    first: Float[Array, "P"]  # hyperparameters to start from, in the optimiser's coordinates
+    unit: Float[Array, ""]  # standard deviation of the targets at r_acq
+    first: Float[Array, "H P"]  # hyperparameters to start from, in the optimiser's coordinates; then, with mcmc, draws to keep
     budgets: Int[Array, "F"]  # evaluations of the fit per start; all 0: `first` is used as it is
     candidates: Float[Array, "C D"]
     free: Bool[Array, "C D"]
@@ -88,27 +91,47 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     candidates: Candidates
     theta: Float[Array, "P"]
+    draws: Float[Array, "H P"]  # of the hyperparameters; theta alone without mcmc
     fit_loss: Float[Array, ""]
     loss: Float[Array, ""]
     evaluations: Int[Array, ""]
     jitter: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("surrogate", "num_fantasies"))
-def compute(surrogate: Surrogate, num_fantasies: int, problem: Problem) -> Result:
+@partial(jax.jit, static_argnames=("surrogate", "acquisition", "num_fantasies"))
+def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, problem: Problem) -> Result:
     """The device part."""
-    inputs = problem.data.inputs
-    start_key, fantasy_key = jax.random.split(jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1]))
-    low, high = (jnp.asarray(side, problem.first.dtype) for side in surrogate.box(inputs.x.shape[1], inputs.levels.shape[0]))
-    starts = random_starts(start_key, problem.first, low, high, problem.budgets.shape[0])
-    fitted = fit(surrogate, problem.data, starts, problem.budgets)
-    process = surrogate.unflatten(fitted.theta, inputs)
-    observed = condition(process, problem.data)
-    post = fantasise(fantasy_key, observed, problem.pending, num_fantasies)
-    best = incumbent(post, problem.level)
-    chosen = maximise(post, problem.level, best, problem.xi, problem.candidates, problem.free, problem.grid, NUM_RETURNED)
-    loss = -log_density(observed) - surrogate.log_prior(fitted.theta, inputs)
-    return Result(chosen, fitted.theta, fitted.loss, loss, fitted.evaluations, post.jitter)
+    data = problem.data
+    root = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
+    start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
+    low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
+    starts = random_starts(start_key, problem.first[0], low, high, problem.budgets.shape[0])
+    fitted = fit(surrogate, data, starts, problem.budgets)
+    thetas = fitted.theta[None]
+    if surrogate.options.mcmc is not None:
+        chain = partial(draw, chain_key, surrogate.options.mcmc, surrogate, data)
+        thetas = jax.lax.cond(jnp.any(problem.budgets > 0), chain, lambda _: problem.first[1:], fitted.theta)
+
+    def believe(theta: Float[Array, "P"]) -> tuple[Posterior, Float[Array, "S"]]:
+        post = fantasise(fantasy_key, condition(surrogate.unflatten(theta, data.inputs), data), problem.pending, num_fantasies)
+        return post, incumbent(post, problem.level)
+
+    # One after the other: a batch of LAPACK calls is slow on the CPU, and can hang.
+    posts, best = jax.lax.map(believe, thetas)
+    last = jax.tree.map(lambda a: a[-1], posts)
+    if isinstance(acquisition, Thompson):
+        chosen = thompson(draw_key, last, problem.level, problem.candidates, NUM_RETURNED, acquisition.points)
+    else:
+
+        def score(x: Float[Array, "M D"]) -> Float[Array, "M"]:
+            query = at_level(x, problem.level, data.inputs)
+            each = [acquisition.value(last, best[-1], problem.unit, query)[None]] if len(thetas) == 1 else []
+            values = each[0] if each else jax.vmap(lambda post, b: acquisition.value(post, b, problem.unit, query))(posts, best)
+            return acquisition.average(values)
+
+        chosen = maximise(score, problem.candidates, problem.free, problem.grid, NUM_RETURNED)
+    loss = -log_marginal_likelihood(surrogate.unflatten(fitted.theta, data.inputs), data) - surrogate.log_prior(fitted.theta, data.inputs)
+    return Result(chosen, fitted.theta, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
 def suggest(
@@ -128,6 +151,7 @@ def suggest(
     refit: bool = True,
     num_fantasies: int = 20,
     pending_size: int = 8,
+    acquisition: Acquisition = EXPECTED_IMPROVEMENT,
 ) -> Suggestion:
     """Points to evaluate next, given observations (x, r, y) and pending evaluations; y is minimised, r and r_acq are u(r).
 
@@ -139,7 +163,7 @@ def suggest(
     observations = Observations(x, r, y, pending_x, pending_r, float(r_acq))
     with jax.enable_x64(True):
         problem = prepare(surrogate, seed, observations, candidates, free, space, warm, refit, pending_size)
-        result = jax.device_get(compute(surrogate, num_fantasies, problem))
+        result = jax.device_get(compute(surrogate, acquisition, num_fantasies, problem))
     return _conclude(surrogate, problem, result, refit)
 
 
@@ -182,6 +206,16 @@ def _inputs(x: np.ndarray, r: np.ndarray, levels: np.ndarray, rows: int, d: int)
     return Inputs(pad(x.reshape(-1, d), rows), pad(level, rows), levels, np.arange(rows) < len(r))  # type: ignore[arg-type]
 
 
+def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.ndarray, num_levels: int) -> np.ndarray:
+    """`warm` (initial values, if empty) and, with mcmc, the draws that it carries (itself, if none)."""
+    flatten = partial(surrogate.flatten, num_coordinates=d, levels=levels, num_levels=num_levels)
+    main = flatten({name: value for name, value in warm.items() if name != "draws"})
+    if surrogate.options.mcmc is None:
+        return main[None]
+    draws = [flatten(one) for one in warm.get("draws", ())] or [main]
+    return np.stack([main, *np.resize(draws, (surrogate.options.mcmc.draws, len(main)))])
+
+
 def prepare(
     surrogate: Surrogate,
     seed: tuple[int, int],
@@ -210,8 +244,8 @@ def prepare(
         pending=_inputs(o.pending_x, o.pending_r, padded_levels, pending_size, d),
         level=np.int32(np.searchsorted(padded_levels, o.r_acq)),  # type: ignore[arg-type]
         # In units of the spread at r_acq, which may be far less than the joint one.
-        xi=np.float64(XI * (at_acq.std() if len(at_acq) > 1 else 1.0)),  # type: ignore[arg-type]
-        first=surrogate.flatten(warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
+        unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
+        first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
         budgets=np.where(np.arange(num_starts) < used, surrogate.options.max_evaluations, 0).astype(np.int32),  # type: ignore[arg-type]
         candidates=candidates,  # type: ignore[arg-type]
         free=free & (space.kind != FIXED),
@@ -230,12 +264,16 @@ def _conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: boo
     acquisition, rows = np.asarray(result.candidates.acquisition, np.float64), np.asarray(result.candidates.x, np.float64)
     if not np.any(np.isfinite(acquisition)):
         notes.append("the acquisition is finite at no candidate: their order is arbitrary")
+    readable = partial(surrogate.readable, num_coordinates=rows.shape[1], levels=np.unique(levels), num_levels=len(levels))
+    hyperparameters = readable(np.asarray(result.theta))
+    if surrogate.options.mcmc is not None:
+        hyperparameters["draws"] = [readable(np.asarray(theta)) for theta in result.draws]
     _, once = np.unique(rows, axis=0, return_index=True)
     once = np.sort(once)
     return Suggestion(
         x=rows[once],
         acquisition=acquisition[once],
-        hyperparameters=surrogate.readable(np.asarray(result.theta), rows.shape[1], np.unique(levels), len(levels)),
+        hyperparameters=hyperparameters,
         refitted=refit and not failed,
         fallback="; ".join(notes),
         loss=float(result.loss),

@@ -53,6 +53,7 @@ class Options:
 
     targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
+    mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 2  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 0  # random starting points of a fit besides the warm one
     max_evaluations: int = 60  # per starting point
@@ -92,6 +93,12 @@ class Surrogate:
                 distribution, *arguments = p.prior
                 total += jnp.sum(distribution(*(jnp.asarray(a, theta.dtype) for a in arguments)).log_prob(p.bijector.forward(part)))
         return total
+
+    def log_jacobian(self, theta: Float[Array, "P"], inputs: Inputs) -> Float[Array, ""]:
+        """log |d natural / d internal| of the hyperparameters that have a prior: turns `log_prior` into a density of theta."""
+        parts = self._split(theta, inputs.x.shape[-1], inputs.levels.shape[0])
+        logs = [jnp.sum(part) for p, part in zip(self.parameters, parts, strict=True) if p.prior is not None and p.positive]
+        return jnp.sum(jnp.stack([jnp.zeros((), theta.dtype), *logs]))
 
     def box(self, num_coordinates: int, num_levels: int) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of the optimiser's coordinates."""

@@ -6,7 +6,7 @@ from scipy.integrate import quad
 from scipy.stats import norm
 
 from mfgp import acquisition, posterior
-from mfgp.acquisition import Grid, log_h
+from mfgp.acquisition import log_h
 from tests.mfgp import reference
 
 
@@ -76,34 +76,16 @@ def test_without_a_config_at_the_level_all_configs_are_predicted_there() -> None
     np.testing.assert_allclose(acquisition.incumbent(post, jnp.asarray(3)), np.min(posterior.predict(post, query)[0]), rtol=1e-9)
 
 
-def test_projection_moves_integers_to_the_encoding_of_the_nearest_and_nothing_else() -> None:
-    grid = Grid(jnp.asarray([False, True, True]), jnp.asarray([False, False, True]), jnp.asarray([0.0, 2, 1]), jnp.asarray([0.0, 5, 8]))
-    got = acquisition.project(jnp.asarray([[0.37, 0.99, 0.0], [1.0, 0.26, 1.0], [0.0, 0.0, 0.7]]), grid)
-    linear = lambda k: (k - 1.5) / 4  # noqa: E731
-    log = lambda k: np.log(k / 0.5) / np.log(8.5 / 0.5)  # noqa: E731
-    third = round(0.5 * 17**0.7)
-    np.testing.assert_allclose(got, [[0.37, linear(5), log(1)], [1.0, linear(3), log(8)], [0.0, linear(2), log(third)]], atol=1e-12)
-    np.testing.assert_allclose(acquisition.project(got, grid), got, atol=1e-12)
-
-
-def test_refinement_improves_on_the_screen_and_respects_what_is_free() -> None:
-    rng = np.random.default_rng(4)
+def test_the_lower_confidence_bound_is_kappa_deviations_below_the_mean() -> None:
+    rng = np.random.default_rng(5)
     *_, post = fantasies(rng)
-    grid = Grid(jnp.asarray([False, True, False]), jnp.asarray([False] * 3), jnp.asarray([0.0, 1, 0]), jnp.asarray([0.0, 4, 0]))
-    candidates = np.column_stack([rng.uniform(size=300), rng.integers(0, 4, 300) / 4 + 0.125, rng.integers(0, 2, 300)])
-    free = np.tile([True, True, False], (300, 1))
-    best = acquisition.incumbent(post, jnp.asarray(3))
+    query = reference.inputs(rng.uniform(size=(7, 3)), np.full(7, reference.RUNGS[3]), levels=reference.RUNGS)
+    mean, variance = posterior.predict(post, query)
+    got = acquisition.LowerConfidenceBound(kappa=2.0).value(post, jnp.zeros(6), jnp.asarray(1.0), query)
+    np.testing.assert_allclose(-got, np.mean(mean, 0) - 2 * np.sqrt(variance), rtol=1e-9)
 
-    def maximise(free: np.ndarray) -> acquisition.Candidates:
-        return acquisition.maximise(post, jnp.asarray(3), best, jnp.asarray(0.01), jnp.asarray(candidates), jnp.asarray(free), grid, 64)
 
-    held, moved = maximise(np.zeros_like(free)), maximise(free)
-    assert moved.acquisition[0] > held.acquisition[0]
-    rows = {tuple(row) for row in candidates}
-    assert {tuple(row) for row in np.asarray(held.x)} <= rows
-    assert np.all(np.isin(np.round(np.asarray(moved.x)[:, 1] - 0.125, 9), [0, 0.25, 0.5, 0.75]))
-    assert np.all(np.isin(np.asarray(moved.x)[:, 2], [0, 1]))
-    assert np.all(np.diff(moved.acquisition) <= 0)
-    query = reference.inputs(np.asarray(moved.x), np.full(64, reference.RUNGS[3]), levels=reference.RUNGS)
-    again = acquisition.log_expected_improvement(post, best, jnp.asarray(0.01), query)
-    np.testing.assert_allclose(moved.acquisition, again, rtol=1e-9, atol=1e-9)
+def test_draws_of_hyperparameters_are_averaged_as_improvements_not_as_logarithms() -> None:
+    values = jnp.log(jnp.asarray([[0.1, 0.5], [0.3, 0.1]]))
+    np.testing.assert_allclose(np.exp(acquisition.ExpectedImprovement().average(values)), [0.2, 0.3])
+    np.testing.assert_allclose(acquisition.LowerConfidenceBound().average(values), np.mean(values, 0))

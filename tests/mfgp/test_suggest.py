@@ -210,3 +210,10 @@ def test_values_per_level_follow_their_level_when_a_new_one_appears_between() ->
     np.testing.assert_allclose(np.array(after["level_constant"])[[0, 2]], before["level_constant"])
     np.testing.assert_allclose(np.array(after["deviation"])[np.ix_([0, 2], [0, 2])], before["deviation"])
     assert after["level_constant"][1] == 0
+
+
+@pytest.mark.parametrize("acquisition", [mfgp.LowerConfidenceBound(), mfgp.Thompson()], ids=["lcb", "thompson"])
+def test_other_acquisitions_give_sensible_suggestions(acquisition: Any) -> None:
+    s = mfgp.suggest(SURROGATE, **problem(12, acquisition=acquisition))
+    assert_sensible(s)
+    assert len(s.x) > 30
