@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from ConfigSpace import ConfigurationSpace
 
 import mfgp
+from mfgp.query import Known
 from schedulers.draws import generator
 from schedulers.history import History
+from schedulers.searchers.guide import Guide
+from schedulers.searchers.model import Model
 from schedulers.searchers.random import RandomSearcher
 from schedulers.types import Proposal, Slot
 
@@ -33,6 +36,7 @@ class GPSearcher:
     data: what the surrogate sees (Klein et al. 2020, figure 7): reports at `rungs`, `rungs_and_last` report of each trial, or `all`.
     refit_always_below, refit_period: below that many observations hyperparameters are refitted at every suggestion that brings new
         data, from then on at every `refit_period`-th such one (the paper's B.1).
+    guide: made for the space, it steers the start, the candidates and the choice among them (`schedulers.searchers.guide`).
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class GPSearcher:
         num_candidates: int = 2000,
         refit_always_below: int = 150,
         refit_period: int = 1,
+        guide: Callable[..., Guide] | None = None,
     ) -> None:
         positive = {"num_fantasies": num_fantasies, "num_candidates": num_candidates, "refit_period": refit_period}
         for name, value in positive.items():
@@ -62,6 +67,7 @@ class GPSearcher:
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._seed = surrogate, seed
+        self._guide = guide(space=space) if guide else None
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
         self._acquire_at, self._data = acquire_at, data
         self._threshold = self._encoding.num_hyperparameters if threshold is None else threshold
@@ -76,24 +82,34 @@ class GPSearcher:
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         trials, resources, metrics = self._observed(history)
         if slot.trial_id < self._num_init_random or len(metrics) == 0:
-            return self._random.suggest(history, slot)
+            initial = self._guide.initial(history, slot) if self._guide else None
+            return initial or self._random.suggest(history, slot)
         self._tried.update(history)
         pool = self._candidates(history, slot, trials, resources, metrics)
         if pool is None:
             return None
         r_acq = self._acquisition_resource(resources, slot)
-        suggestion = self._ask_model(history, slot, trials, resources, metrics, pool, r_acq)
+        known = self._known(history, slot, trials, resources, metrics)
+        suggestion = self._ask_model(slot, known, pool, r_acq)
         state = self._remember(suggestion, len(metrics))
-        chosen = self._encoding.vectors(np.asarray(suggestion.x))
+        chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
+        remark = ""
+        if self._guide:
+            at = (r_acq - 0.5) / slot.r_max
+            model = Model(self._surrogate, suggestion.hyperparameters, (self._seed, slot.trial_id), known, at, self._num_fantasies)
+            chosen = np.concatenate([chosen, pool])
+            scores, remark = self._guide.scores(model, history, slot, chosen, self._encoding.rows(chosen))
+            order = np.argsort(-scores, kind="stable")
+            chosen, scores = chosen[order], scores[order]
         usable = np.flatnonzero(self._tried.is_new(chosen) & self._encoding.is_legal(chosen))
         note = f"{len(metrics)} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
-        note += f"; {suggestion.fallback}" if suggestion.fallback else ""
+        note = "; ".join(filter(None, (note, remark, suggestion.fallback)))
         if len(usable) == 0:
             log.info("trial %d: all that the model proposed was tried before; drawing at random", slot.trial_id)
             proposal = self._random.suggest(history, slot)
             return proposal and proposal._replace(note=note, state=state)
         best = usable[0]
-        note = f"log expected improvement {float(suggestion.acquisition[best]):.3g}, {note}"
+        note = f"log expected improvement {float(scores[best]):.3g}, {note}"
         return Proposal(self._encoding.configs(chosen[best][None])[0], "model", r_acq, note, state)
 
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
@@ -103,7 +119,7 @@ class GPSearcher:
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
 
     def bracket_weights(self, history: History) -> Sequence[float] | None:
-        return None
+        return self._guide.bracket_weights(history) if self._guide else None
 
     def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
         return None
@@ -145,6 +161,8 @@ class GPSearcher:
         local = [self._encoding.neighbours(parent, each, rng) for parent in parents]
         num_local = sum(map(len, local))
         drawn = self._encoding.sample(self._num_candidates - num_local, rng)
+        if self._guide:
+            drawn = np.concatenate([self._guide.candidates(len(drawn), slot), drawn])[: len(drawn)]
         pool = np.concatenate([*local, drawn])
         fresh = self._tried.is_new(pool)
         if not fresh.any():
@@ -152,35 +170,26 @@ class GPSearcher:
             return None if left is None else np.repeat(left[None], self._num_candidates, 0)
         return np.resize(pool[fresh], (self._num_candidates, pool.shape[1]))
 
-    def _ask_model(
-        self,
-        history: History,
-        slot: Slot,
-        trials: np.ndarray,
-        resources: np.ndarray,
-        metrics: np.ndarray,
-        pool: np.ndarray,
-        r_acq: int,
-    ) -> Any:
+    def _known(self, history: History, slot: Slot, trials: np.ndarray, resources: np.ndarray, metrics: np.ndarray) -> Known:
         rows = self._encoding.rows(self._tried.vectors())
         pending = sorted(history.pending.items())
         self._pending_size = max(self._pending_size, 1 << max(2, (len(pending) - 1).bit_length()))
+        pending_x = rows[[trial for trial, _ in pending]]
+        pending_r = (np.array([r for _, r in pending], float) - 0.5) / slot.r_max
+        return Known(rows[trials], (resources - 0.5) / slot.r_max, metrics, pending_x, pending_r, self._pending_size)
+
+    def _ask_model(self, slot: Slot, known: Known, pool: np.ndarray, r_acq: int) -> Any:
         return mfgp.suggest(
             self._surrogate,
             seed=(self._seed, slot.trial_id),
-            x=rows[trials],
-            r=(resources - 0.5) / slot.r_max,
-            y=metrics,
-            pending_x=rows[[trial for trial, _ in pending]],
-            pending_r=(np.array([r for _, r in pending], float) - 0.5) / slot.r_max,
+            **known._asdict(),
             r_acq=(r_acq - 0.5) / slot.r_max,
             candidates=self._encoding.rows(pool),
             free=self._encoding.free(pool),
             space=self._coordinates,
             warm=self._warm,
-            refit=self._is_due(len(metrics)),
+            refit=self._is_due(len(known.y)),
             num_fantasies=self._num_fantasies,
-            pending_size=self._pending_size,
         )
 
     def _is_due(self, num_observed: int) -> bool:
