@@ -49,11 +49,14 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
 
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
-    for name in sorted(OmegaConf.missing_keys(cfg)):
-        raise ValueError(f"{name} is missing: give it as {name}=... (see conf/{name.split('.')[0]}/ for what it means)")
+    for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
+        raise ValueError(f"benchmark.{name} is missing: give it as benchmark.{name}=... (see conf/benchmark/ for what it means)")
     budget = _budget(cfg)
     _whole("seed", cfg.seed, 0)
     benchmark: Benchmark = _call(_make(cfg, "benchmark"), "benchmark")
+    # A table knows its own r_max; what refers to it in the configuration is to see the same.
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "benchmark.r_max", benchmark.r_max, force_add=True)
     backend = _make(cfg, "backend")
     is_simulated = bool(backend.func.is_simulated)
     num_workers = _num_workers(cfg, is_simulated)
