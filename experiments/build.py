@@ -50,7 +50,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
     for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
-        raise ValueError(f"benchmark.{name} is missing: give it as benchmark.{name}=... (see conf/benchmark/ for what it means)")
+        raise ValueError(f"{name} is missing: give it as {name}=... (see conf/benchmark/ for what it means)")
     budget = _budget(cfg)
     _whole("seed", cfg.seed, 0)
     benchmark: Benchmark = _call(_make(cfg, "benchmark"), "benchmark")
