@@ -159,43 +159,41 @@ def suggest(
     starts the fit, or is used as it is if not `refit`. Coordinates of a candidate move only where `free`. pending_size is what the
     pending evaluations are padded to: one size per study keeps it at one compilation per bucket of n.
     """
-    x, r, y, pending_x, pending_r = (np.asarray(a, np.float64) for a in (x, r, y, pending_x, pending_r))
-    observations = Observations(x, r, y, pending_x, pending_r, float(r_acq))
     with jax.enable_x64(True):
-        problem = prepare(surrogate, seed, observations, candidates, free, space, warm, refit, pending_size)
+        problem = problem_of(
+            surrogate,
+            seed=seed,
+            x=x,
+            r=r,
+            y=y,
+            pending_x=pending_x,
+            pending_r=pending_r,
+            r_acq=r_acq,
+            candidates=candidates,
+            free=free,
+            space=space,
+            warm=warm,
+            refit=refit,
+            pending_size=pending_size,
+        )
         result = jax.device_get(compute(surrogate, acquisition, num_fantasies, problem))
-    return _conclude(surrogate, problem, result, refit)
+    return conclude(surrogate, problem, result, refit)
 
 
-class Observations(NamedTuple):
-    """What is known and what is on its way, on the host and not padded."""
-
-    x: np.ndarray
-    r: np.ndarray
-    y: np.ndarray
-    pending_x: np.ndarray
-    pending_r: np.ndarray
-    r_acq: float
-
-
-def _check(o: Observations, candidates: np.ndarray, free: np.ndarray, space: Space, pending_size: int) -> None:
-    n, d, p = len(o.y), space.kind.shape[0], len(o.pending_r)
+def _check(arrays: Mapping[str, np.ndarray], d: int, pending_size: int) -> None:
+    n, p, c = (len(arrays[name]) for name in ("y", "pending_r", "candidates"))
     if n < 1:
         raise ValueError("suggest needs at least one observation, got y of length 0")
-    for name, array, shape in (
-        ("x", o.x, (n, d)),
-        ("r", o.r, (n,)),
-        ("y", o.y, (n,)),
-        ("pending_x", o.pending_x.reshape(p, -1) if p else np.zeros((0, d)), (p, d)),
-        ("pending_r", o.pending_r, (p,)),
-        ("candidates", candidates, (len(candidates), d)),
-        ("free", free, (len(candidates), d)),
-    ):
+    shapes = dict(x=(n, d), r=(n,), y=(n,), pending_x=(p, d), pending_r=(p,), candidates=(c, d), free=(c, d))
+    for name, shape in shapes.items():
+        array = arrays[name]
+        if name == "pending_x" and p == 0:
+            continue  # an empty list has no second axis
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; {shape} is expected")
         if not np.all(np.isfinite(array)):
             raise ValueError(f"{name} has entries that are not finite")
-    if len(candidates) < 1:
+    if c < 1:
         raise ValueError("candidates is empty; at least one row is needed")
     if p > pending_size:
         raise ValueError(f"pending_size={pending_size} must be at least the number of pending evaluations, {p}")
@@ -216,33 +214,41 @@ def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.nda
     return np.stack([main, *np.resize(draws, (surrogate.options.mcmc.draws, len(main)))])
 
 
-def prepare(
+def problem_of(
     surrogate: Surrogate,
+    *,
     seed: tuple[int, int],
-    o: Observations,
+    x: np.ndarray,
+    r: np.ndarray,
+    y: np.ndarray,
+    pending_x: np.ndarray,
+    pending_r: np.ndarray,
+    r_acq: float,
     candidates: np.ndarray,
     free: np.ndarray,
     space: Space,
-    warm: Mapping[str, Any] | None,
-    refit: bool,
-    pending_size: int,
+    warm: Mapping[str, Any] | None = None,
+    refit: bool = True,
+    pending_size: int = 8,
 ) -> Problem:
-    """The host part: check, standardise, pad."""
-    candidates, free = np.asarray(candidates, np.float64), np.asarray(free, bool)
-    _check(o, candidates, free, space, pending_size)
+    """The host part of `suggest`: check, transform, pad. To be called in the scope of jax.enable_x64."""
+    x, r, y, pending_x, pending_r, candidates = (np.asarray(a, np.float64) for a in (x, r, y, pending_x, pending_r, candidates))
+    free = np.asarray(free, bool)
     d = space.kind.shape[0]
-    levels = np.unique(np.concatenate([o.r, o.pending_r, [o.r_acq]]))
+    arrays = dict(x=x, r=r, y=y, pending_x=pending_x, pending_r=pending_r, candidates=candidates, free=free)
+    _check(arrays, d, pending_size)
+    levels = np.unique(np.concatenate([r, pending_r, [r_acq]]))
     padded_levels = np.concatenate([levels, np.full(bucket(len(levels), MIN_LEVELS) - len(levels), levels[-1])])
-    z = TARGETS[surrogate.options.targets](o.y, o.r)
-    at_acq = z[o.r == o.r_acq]
+    z = TARGETS[surrogate.options.targets](y, r)
+    at_acq = z[r == r_acq]
     rows = bucket(len(z))
     num_starts = max(surrogate.options.restarts, 1 + surrogate.options.warm_restarts)
     used = 0 if not refit else surrogate.options.restarts if warm is None else 1 + surrogate.options.warm_restarts
     return Problem(
         seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
-        data=Data(_inputs(o.x, o.r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
-        pending=_inputs(o.pending_x, o.pending_r, padded_levels, pending_size, d),
-        level=np.int32(np.searchsorted(padded_levels, o.r_acq)),  # type: ignore[arg-type]
+        data=Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
+        pending=_inputs(pending_x, pending_r, padded_levels, pending_size, d),
+        level=np.int32(np.searchsorted(padded_levels, r_acq)),  # type: ignore[arg-type]
         # In units of the spread at r_acq, which may be far less than the joint one.
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
@@ -253,7 +259,7 @@ def prepare(
     )
 
 
-def _conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool) -> Suggestion:
+def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool) -> Suggestion:
     notes = []
     levels = np.asarray(problem.data.inputs.levels)
     failed = refit and not np.isfinite(result.fit_loss)

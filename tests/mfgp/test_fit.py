@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 import mfgp
 from mfgp.fit import fit, inverse_information, loss_and_grad
-from mfgp.suggest import Observations, prepare
+from mfgp.suggest import problem_of
 from tests.mfgp import reference
 
 
@@ -72,10 +72,21 @@ def test_learned_hyperparameters_predict_new_curves_better_than_the_initial_ones
     rng = np.random.default_rng(5)
     x, u, y = reference.study(rng, 120)
     space = mfgp.Space(kind=np.zeros(3), log=np.zeros(3), low=np.zeros(3), high=np.ones(3))
-    nothing = (np.zeros((0, 3)), np.zeros(0))
-    o = Observations(x[:100], u[:100], y[:100], *nothing, reference.RUNGS[3])
-    problem = jax.tree.map(jnp.asarray, prepare(surrogate, (0, 0), o, x[:1], np.ones((1, 3), bool), space, None, True, 4))
-    end = jax.jit(lambda data, starts: fit(surrogate, data, starts, jnp.asarray([60], jnp.int32)))(problem.data, problem.first[None])
+    problem = problem_of(
+        surrogate,
+        seed=(0, 0),
+        x=x[:100],
+        r=u[:100],
+        y=y[:100],
+        pending_x=np.zeros((0, 3)),
+        pending_r=np.zeros(0),
+        r_acq=reference.RUNGS[3],
+        candidates=x[:1],
+        free=np.ones((1, 3), bool),
+        space=space,
+    )
+    problem = jax.tree.map(jnp.asarray, problem)
+    end = jax.jit(lambda data, starts: fit(surrogate, data, starts, jnp.asarray([60], jnp.int32)))(problem.data, problem.first)
     from mfgp.posterior import condition, predict
 
     query = reference.inputs(x[100:], u[100:], levels=np.asarray(problem.data.inputs.levels))
@@ -87,4 +98,4 @@ def test_learned_hyperparameters_predict_new_curves_better_than_the_initial_ones
         variance = variance + process.noise
         return float(jnp.mean(-0.5 * (z - mean[0]) ** 2 / variance - 0.5 * jnp.log(variance)))
 
-    assert score(end.theta) > score(jnp.asarray(problem.first)) + 0.2
+    assert score(end.theta) > score(problem.first[0]) + 0.2
