@@ -11,9 +11,9 @@ from schedulers.draws import generator
 from schedulers.encoding import Encoding
 from schedulers.history import History
 from schedulers.searchers.tried import Tried
-from schedulers.types import Proposal, Slot
+from schedulers.types import Config, Proposal, Slot
 
-BLOCK = 64
+BLOCK = 256  # drawn, decoded and keyed together: a single configuration costs twenty times its share of a block
 
 
 class RandomSearcher:
@@ -23,15 +23,19 @@ class RandomSearcher:
         self.encoding = Encoding(space)
         self.tried = Tried(self.encoding)
         self._seed, self._default_first = seed, default_first
-        self._number, self._block = -1, np.empty((0, 0))
+        self._number = -1
+        self._configs: list[Config] = []  # of block `_number`
+        self._keys: list[bytes] = []
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         self.tried.update(history)
         if slot.trial_id == 0 and self._default_first:
             return self._proposal(self.encoding.default(), "default")
-        vector: np.ndarray | None = self._drawn(slot.trial_id)
-        if vector is None or not self.tried.is_new(vector[None])[0]:
-            vector = self.tried.draw(generator(self._seed, "redraw", slot.trial_id))
+        offset = self._find(slot.trial_id)
+        if offset < len(self._configs) and self._keys[offset] not in self.tried:
+            self.tried.offer(self._configs[offset], self._keys[offset])
+            return Proposal(self._configs[offset], "random")
+        vector = self.tried.draw(generator(self._seed, "redraw", slot.trial_id))
         return None if vector is None else self._proposal(vector, "random")
 
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
@@ -43,11 +47,13 @@ class RandomSearcher:
     def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
         return None
 
-    def _drawn(self, trial_id: int) -> np.ndarray | None:
+    def _find(self, trial_id: int) -> int:
+        """The place of this trial's configuration in its block (where forbidden clauses leave one), which is drawn if need be."""
         number, offset = divmod(trial_id, BLOCK)
         if number != self._number:
-            self._block, self._number = self.encoding.sample(BLOCK, generator(self._seed, "random", number)), number
-        return self._block[offset] if offset < len(self._block) else None
+            vectors = self.encoding.sample(BLOCK, generator(self._seed, "random", number))
+            self._number, self._configs, self._keys = number, self.encoding.configs(vectors), self.encoding.keys(vectors)
+        return offset
 
     def _proposal(self, vector: np.ndarray, source: str) -> Proposal:
         return Proposal(self.encoding.configs(vector[None])[0], source)

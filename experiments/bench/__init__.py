@@ -1,0 +1,1 @@
+"""Measurements of the parts: `python -m experiments.bench NAME`, one module each."""
