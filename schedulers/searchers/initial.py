@@ -16,7 +16,7 @@ from schedulers.types import Proposal, Searcher, Slot
 
 
 class InitialDesign:
-    """Trial i gets the i-th point of the design; `searcher`, made for the space, chooses from then on.
+    """Trial i gets the i-th point of the design; `inner`, made for the space, chooses from then on.
 
     The design: the space's default if `default_first`, then `initial_points`, each completed by the defaults, then `num_sobol` points
     of a scrambled Sobol sequence, uniform in the encoding. What repeats is dropped; Sobol points that are forbidden are replaced by
@@ -28,7 +28,7 @@ class InitialDesign:
         self,
         space: ConfigurationSpace,
         *,
-        searcher: Callable[..., Searcher],
+        inner: Callable[..., Searcher],
         initial_points: Sequence[Mapping[str, Any]] = (),
         num_sobol: int = 0,
         default_first: bool = True,
@@ -37,7 +37,7 @@ class InitialDesign:
         if num_sobol < 0:
             raise ValueError(f"searcher.num_sobol={num_sobol} must not be negative")
         self._encoding = Encoding(space)
-        self._searcher = searcher(space=space)
+        self._searcher = inner(space=space)
         default = [("default", self._encoding.default())] if default_first else []
         own = [("initial", completed(self._encoding, point)) for point in initial_points]
         distinct = self._distinct([*default, *own])

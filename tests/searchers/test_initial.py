@@ -14,7 +14,7 @@ from tests.searchers.spaces import mixed_space, play, tiny_space
 
 
 def design(space, num=None, **settings):
-    searcher = InitialDesign(space, searcher=partial(RandomSearcher, seed=5), **settings)
+    searcher = InitialDesign(space, inner=partial(RandomSearcher, seed=5), **settings)
     trials = play(searcher, num or 100, lambda config, r: 0.0).trials
     return [t.proposal for t in trials]
 
