@@ -1,0 +1,158 @@
+"""Surrogate models are read from their published files: operators agree with the definition, values with another runtime's."""
+
+import os
+import pickle
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.onnx_model import Network
+from experiments.benchmarks.yahpo import CELL, Yahpo
+from schedulers.types import Benchmark, Job
+
+DATA = os.environ.get("MFGP_DATA_DIR")
+real_files = pytest.mark.skipif(DATA is None or not Path(DATA, "yahpo").is_dir(), reason="needs MFGP_DATA_DIR/yahpo")
+
+
+def varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
+
+
+def message(number: int, content: bytes | str | int) -> bytes:
+    if isinstance(content, int):
+        return varint(number << 3) + varint(content)
+    body = content.encode() if isinstance(content, str) else content
+    return varint(number << 3 | 2) + varint(len(body)) + body
+
+
+def tensor(array: np.ndarray, name: str = "") -> bytes:
+    kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
+    dims = b"".join(message(1, size) for size in array.shape)
+    return dims + message(2, kinds[array.dtype]) + message(8, name) + message(9, array.tobytes())
+
+
+def node(op: str, inputs: Sequence[str], output: str, **attributes: int | np.ndarray) -> bytes:
+    body = b"".join(message(1, name) for name in inputs) + message(2, output) + message(4, op)
+    for name, value in attributes.items():
+        content = message(3, value) if isinstance(value, int) else message(5, tensor(value))
+        body += message(5, message(1, name) + content)
+    return message(1, body)
+
+
+def model(path: Path, nodes: Sequence[bytes], tensors: dict[str, np.ndarray]) -> Path:
+    stored = b"".join(message(5, tensor(array, name)) for name, array in tensors.items())
+    graph = b"".join(nodes) + stored + message(11, message(1, "x")) + message(12, message(1, "y"))
+    path.write_bytes(message(1, 8) + message(7, graph))
+    return path
+
+
+def test_a_layer_is_computed_as_its_formula_says(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    w, b, scale, shift, mean = (rng.normal(size=shape).astype(np.float32) for shape in ((3, 4), (3,), (3,), (3,), (3,)))
+    variance = rng.random(3).astype(np.float32)
+    path = model(
+        tmp_path / "layer.onnx",
+        [
+            node("Gemm", ["x", "w", "b"], "a", transB=1),
+            node("BatchNormalization", ["a", "scale", "shift", "mean", "variance"], "n"),
+            node("Relu", ["n"], "r"),
+            node("Constant", [], "column", value=np.array([2, 0])),
+            node("Gather", ["r", "column"], "g", axis=1),
+            node("Sigmoid", ["g"], "y"),
+        ],
+        {"w": w, "b": b, "scale": scale, "shift": shift, "mean": mean, "variance": variance},
+    )
+    x = rng.normal(size=(5, 4)).astype(np.float32)
+    normal = (x.astype(float) @ w.T + b - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    expected = 1 / (1 + np.exp(-np.maximum(normal, 0)[:, [2, 0]]))
+    np.testing.assert_allclose(Network(path)({"x": x}), expected, rtol=1e-5)
+
+
+def test_a_damaged_file_and_an_unknown_operator_are_named(tmp_path: Path) -> None:
+    path = model(tmp_path / "net.onnx", [node("Relu", ["x"], "y")], {"w": np.ones(100, np.float32)})
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="net.onnx is damaged or no ONNX model"):
+        Network(path)
+    with pytest.raises(ValueError, match="the operators LSTM are not supported"):
+        Network(model(tmp_path / "net.onnx", [node("LSTM", ["x"], "y")], {}))
+
+
+LAYERS = {"batch_size": 91, "learning_rate": 0.003, "momentum": 0.545, "weight_decay": 0.05, "num_layers": 3, "max_units": 256}
+
+
+@real_files
+@pytest.mark.parametrize(
+    ("task", "seconds", "accuracies"),  # at resources 1, 9 and 50, as ONNX Runtime computes them
+    [
+        (168329, [14.729935, 52.058515, 197.88667], [2.8304827, 3.9149604, 4.5171065]),
+        (3945, [23.126041, 68.260872, 163.12112], [76.259842, 90.699783, 93.398094]),
+    ],
+)
+def test_lcbench_agrees_with_onnx_runtime(task: int, seconds: list[float], accuracies: list[float]) -> None:
+    errors, elapsed = Yahpo(task=task, data_dir=DATA).curve(LAYERS | {"max_dropout": 0.5})
+    np.testing.assert_allclose(elapsed[[0, 8, 49]], seconds, rtol=1e-4)
+    np.testing.assert_allclose(errors[[0, 8, 49]], 1 - np.array(accuracies) / 100, atol=1e-5)
+    raw, _ = Yahpo(task=task, metric="val_accuracy", data_dir=DATA).curve(LAYERS | {"max_dropout": 0.5})
+    np.testing.assert_allclose(raw, 100 * (1 - errors), rtol=1e-9)
+
+
+@real_files
+def test_nb301_agrees_with_onnx_runtime_where_edges_are_inactive() -> None:
+    benchmark = Yahpo("nb301", data_dir=DATA)
+    edges = {f"{CELL}_edge_{cell}_{i}": "sep_conv_3x3" for cell in ("normal", "reduce") for i in (0, 1, 2, 3, 5, 6, 9, 10)}
+    config = edges | {f"{CELL}_inputs_node_{cell}_{i}": "0_1" for cell in ("normal", "reduce") for i in (3, 4, 5)}
+    # ConfigSpace's conditions leave other edges active than those of the reference; the model takes what it is given.
+    errors, elapsed = benchmark.curve(config)
+    np.testing.assert_allclose(errors[[0, 9, 97]], 1 - np.array([0.57684106, 0.76831013, 0.93024069]), atol=1e-5)
+    np.testing.assert_allclose(elapsed[[0, 9]], [220.38441, 727.85388], rtol=1e-4)
+    assert elapsed[97] > 5307.8667  # the model's cumulative time falls towards the end: time stands still instead
+
+
+@real_files
+def test_stretches_of_a_curve_join_to_the_whole() -> None:
+    benchmark = Yahpo(task=168331, data_dir=DATA)
+    assert isinstance(benchmark, Benchmark)
+    benchmark.space.seed(0)
+    for config in benchmark.space.sample_configuration(5):
+        metrics, elapsed = Yahpo(task=168331, data_dir=DATA).curve(config)
+        pieces = [p for start, stop in ((0, 1), (1, 9), (9, 50)) for p in benchmark.train(Job(0, config, start, stop))]
+        assert [p.r for p in pieces] == list(range(1, 51))
+        assert [p.metric for p in pieces] == list(metrics)
+        np.testing.assert_allclose(np.cumsum([p.seconds for p in pieces]), elapsed)
+        assert all(p.seconds > 0 for p in pieces)
+
+
+@real_files
+def test_it_travels_to_a_worker() -> None:
+    benchmark = Yahpo(task=168331, data_dir=DATA)
+    again = pickle.loads(pickle.dumps(benchmark))
+    config = benchmark.space.get_default_configuration()
+    assert np.array_equal(again.curve(config), benchmark.curve(config))
+
+
+@real_files
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"scenario": "fcnet"}, "benchmark.scenario='fcnet' is unknown; valid are lcbench, nb301"),
+        ({"task": 31}, "benchmark.task=31 is no task of lcbench; valid are 3945, 7593"),
+        ({"scenario": "nb301", "task": 1}, "nb301 has one task only"),
+        ({"task": 3945, "metric": "time"}, "benchmark.metric='time' is unknown; valid for lcbench are val_error, val_accuracy"),
+        ({"task": 3945, "r_max": 51}, "benchmark.r_max=51 must be from 1 to 50"),
+        ({"task": 3945, "folder": "nowhere"}, "there is no scenario 'lcbench' in nowhere or .*nowhere; get it from github.com"),
+    ],
+)
+def test_what_does_not_exist_is_said_in_one_sentence(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Yahpo(**settings, data_dir=DATA)  # type: ignore[arg-type]
+
+
+def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "yahpo" / "lcbench").mkdir(parents=True)
+    (tmp_path / "yahpo" / "lcbench" / "model.onnx").write_bytes(struct.pack("<i", 0))
+    with pytest.raises(ValueError, match=r"lcbench lacks config_space.json, encoding.json"):
+        Yahpo(task=3945, data_dir=str(tmp_path))
