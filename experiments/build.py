@@ -85,6 +85,13 @@ def _searcher(cfg: DictConfig, benchmark: Benchmark, is_simulated: bool) -> Sear
     return Deadline(searcher, fallback, _positive("suggest_timeout", cfg.suggest_timeout))
 
 
+def scheduler_of(cfg: DictConfig, benchmark: Benchmark, searcher: Searcher) -> Scheduler:
+    """The scheduler of the study that `cfg` describes, with another searcher (for `experiments.explain`)."""
+    cfg = cfg.copy()
+    OmegaConf.update(cfg, "benchmark.r_max", benchmark.r_max, force_add=True)
+    return _scheduler(cfg, benchmark, searcher)
+
+
 def _scheduler(cfg: DictConfig, benchmark: Benchmark, searcher: Searcher) -> Scheduler:
     make = _make(cfg, "scheduler")
     if getattr(benchmark, "full_fidelity", False):  # one number per trial: there is nothing to judge before r_max

@@ -35,6 +35,21 @@ def prepare(argv: list[str]) -> list[str]:
     return argv
 
 
+def to_explain(argv: list[str]) -> tuple[DictConfig, float | None] | None:
+    """What `--explain` or `--explain=SECONDS` (of one resource) asks about: the composed settings; None without such an argument."""
+    asked = [argument for argument in argv if argument == "--explain" or argument.startswith("--explain=")]
+    if not asked:
+        return None
+    text = asked[-1].removeprefix("--explain").removeprefix("=")
+    try:
+        seconds = float(text) if text else None
+    except ValueError:
+        seconds = -1.0
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise UserError(f"--explain={text} must be the seconds that one resource (an epoch, say) takes, such as --explain=2.5")
+    return _compose([argument for argument in argv if argument not in asked]), seconds
+
+
 def merged(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path | None]:
     """The configuration of the study to run, and its folder if it goes on with an earlier one."""
     if cfg.resume is None:

@@ -27,8 +27,13 @@ def main() -> None:
     prepare_environment()
     keep_accelerator_for_trials()
     try:
+        if (asked := cli.to_explain(sys.argv[1:])) is not None:
+            from experiments.explain import show_plan
+
+            show_plan(*asked)
+            return
         sys.argv[1:] = cli.prepare(sys.argv[1:])
-    except cli.UserError as error:
+    except (cli.UserError, ValueError) as error:
         cli.fail(error)
     study()
 

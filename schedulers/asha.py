@@ -31,7 +31,8 @@ class AsyncHyperband:
         its rung, and a free worker resumes the best paused one that passes.
     brackets: bracket s starts at rung s; capped at the number of levels.
     bracket_law: a free worker's bracket is `drawn` by eq. (1) (or by the searcher, where it has weights of its own), or it is the one
-        with the fewest workers, so that all brackets run side by side with equal shares: the ASHA paper's `parallel` Hyperband.
+        with the fewest workers (then the least resource handed out), so that all brackets run side by side with equal shares: the ASHA
+        paper's `parallel` Hyperband.
     rung_system: `per_bracket` compares trials of the same bracket only (paper); `shared` lets all brackets share rungs (syne-tune).
     resume_from: where a promoted trial starts again, `checkpoint` or `scratch` (the paper's footnote 2).
     rungs: the levels, where `placement` would not make the wanted ones.
@@ -75,7 +76,7 @@ class AsyncHyperband:
         self._weights = bracket_weights(self.levels, brackets)
         self._edges = list(accumulate(self._weights))
         self._is_parallel = bracket_law == "parallel"
-        self._num_running = [0] * len(self._weights)
+        self._shares = [[0, 0] for _ in self._weights]  # per bracket: workers now, resource handed out so far
         pairs = list(pairwise(self.levels))
         shared = {r: Rung.empty(r, r_next, pass_rule) for r, r_next in pairs}
         self._rungs = [
@@ -86,6 +87,15 @@ class AsyncHyperband:
         self._draws = Uniforms(seed, "bracket")
         self._num_jobs = 0
 
+    @property
+    def num_brackets(self) -> int:
+        return len(self._weights)
+
+    @property
+    def bracket_probabilities(self) -> tuple[float, ...] | None:
+        """By which brackets are drawn, unless the searcher has weights of its own; None: they run in parallel."""
+        return None if self._is_parallel else self._weights
+
     def ask(self) -> Job | None:
         first = self._next_bracket()
         job = self._promote(first) if self._promotes else None
@@ -94,19 +104,20 @@ class AsyncHyperband:
             job = next(filter(None, map(self._promote, range(len(self._weights)))), None)
         if job is not None:
             self._num_jobs += 1
-            self._num_running[job.bracket] += 1
+            self._shares[job.bracket][0] += 1
+            self._shares[job.bracket][1] += job.r_to - job.r_from
         return job
 
     def tell(self, report: Report) -> Verdict:
         verdict = self._judge(report)
         if verdict.decision is not Decision.CONTINUE:
-            self._num_running[self.history.trials[report.trial_id].bracket] -= 1
+            self._shares[self.history.trials[report.trial_id].bracket][0] -= 1
         return verdict
 
     def withdraw(self, trial_id: int) -> None:
         """A rule outside (`schedulers.median`) ends a running trial between its rungs."""
         self.history.end(trial_id, State.STOPPED)
-        self._num_running[self.history.trials[trial_id].bracket] -= 1
+        self._shares[self.history.trials[trial_id].bracket][0] -= 1
 
     def _judge(self, report: Report) -> Verdict:
         trial_id, r = report.trial_id, report.r
@@ -154,7 +165,7 @@ class AsyncHyperband:
         if len(self._weights) == 1:
             return 0
         if self._is_parallel:
-            return self._num_running.index(min(self._num_running))
+            return self._shares.index(min(self._shares))
         weights = self.searcher.bracket_weights(self.history)
         edges = list(accumulate(weights)) if weights else self._edges
         return min(bisect_right(edges, self._draws[self._num_jobs] * edges[-1]), len(edges) - 1)

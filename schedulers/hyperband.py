@@ -126,7 +126,7 @@ class Hyperband:
         self.history = History(self.levels)
         self._early, self._max_brackets = early_next_bracket, max_brackets
         self._from_scratch = resume_from == "scratch"
-        self._tables = table(self.levels, eta, brackets, bracket_sizes)
+        self.tables = table(self.levels, eta, brackets, bracket_sizes)
         self._brackets: list[_Bracket | None] = []  # in order of creation; None: complete
         self._ready: list[int] = []  # a heap of the brackets with promoted trials that no worker took yet
         self._filling: int | None = None  # the bracket with open slots, of which there is at most one
@@ -205,14 +205,14 @@ class Hyperband:
         bracket = None if self._filling is None else self._brackets[self._filling]
         if bracket is None and not self._may_begin():
             return None
-        s = len(self._brackets) % len(self._tables) if bracket is None else bracket.s
+        s = len(self._brackets) % len(self.tables) if bracket is None else bracket.s
         milestone = self.levels[s]
         slot = Slot(len(self.history.trials), s, milestone, self.levels[-1])
         proposal = self.searcher.suggest(self.history, slot)
         if proposal is None:
             return None
         if bracket is None:
-            bracket = _Bracket(s, self.levels[s:], list(self._tables[s]))
+            bracket = _Bracket(s, self.levels[s:], list(self.tables[s]))
             self._filling = len(self._brackets)
             self._brackets.append(bracket)
             self._num_open += 1

@@ -61,7 +61,7 @@ class MedianRule:
         check_whole("grace_time", grace_time)
         if not 0 <= rank_cutoff <= 1:
             raise ValueError(f"scheduler.rank_cutoff={rank_cutoff} must be between 0 and 1 (0.5: the median)")
-        self._inner = inner(searcher)
+        self.inner = inner(searcher)
         self._is_mean = running_mean
         self._grace_population, self._grace_time, self._rank_cutoff = grace_population, grace_time, rank_cutoff
         self._values: dict[int, list[float]] = {}  # resource -> what was compared there, sorted
@@ -69,19 +69,19 @@ class MedianRule:
 
     @property
     def history(self) -> History:
-        return self._inner.history
+        return self.inner.history
 
     @property
     def levels(self) -> tuple[int, ...]:
-        return self._inner.levels
+        return self.inner.levels
 
     def ask(self) -> Job | None:
-        job = self._inner.ask()
+        job = self.inner.ask()
         return None if job is None else replace(job, until=job.r_from + 1)  # each report waits for its answer
 
     def tell(self, report: Report) -> Verdict:
-        is_news = report.r is not None and not self._inner.history.is_repeat(report)
-        verdict = self._inner.tell(report)
+        is_news = report.r is not None and not self.inner.history.is_repeat(report)
+        verdict = self.inner.tell(report)
         behind = self._judge(report) if is_news and not report.error else None
         if verdict.decision is Decision.STOP:
             self._sums.pop(report.trial_id, None)
@@ -95,7 +95,7 @@ class MedianRule:
 
     def withdraw(self, trial_id: int) -> None:
         self._sums.pop(trial_id, None)
-        self._inner.withdraw(trial_id)
+        self.inner.withdraw(trial_id)
 
     def _judge(self, report: Report) -> BehindMedian | None:
         """File the report; not None: its trial is behind."""

@@ -67,6 +67,16 @@ def test_the_oracle_catches_a_mutated_rule(monkeypatch, variant, mutant):
         play(scheduler, 500, random.Random(0), 4, oracle=oracle_of(scheduler, variant, "paper", False, (1, 27, 3), 10**6))
 
 
+def test_parallel_brackets_take_turns_when_there_are_fewer_workers_than_brackets():
+    scheduler = AsyncHyperband(Numbered(), r_min=1, r_max=27, brackets=4, variant="promotion", bracket_law="parallel")
+    spent, rng = Counter(), random.Random(0)
+    for _ in range(2000):
+        job = scheduler.ask()
+        spent[job.bracket] += job.r_to - job.r_from
+        scheduler.tell(Report(job.trial_id, job.r_to, rng.random()))
+    assert max(spent.values()) - min(spent.values()) <= 27
+
+
 @settings(max_examples=20, deadline=None)
 @given(brackets=st.integers(1, 4), workers=st.integers(4, 24), seed=st.integers(0, 1000))
 def test_parallel_brackets_share_the_workers_equally(brackets, workers, seed):
