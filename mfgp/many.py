@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from inspect import unwrap
 from typing import Any
 
 import jax
@@ -61,7 +62,7 @@ def in_lock_step(
 
 @partial(jax.jit, static_argnames=("surrogate", "acquisition", "num_fantasies"))
 def _compute_lock_step(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, problems: Problem) -> Any:
-    return jax.vmap(partial(compute, surrogate, acquisition, num_fantasies))(problems)
+    return jax.vmap(partial(unwrap(compute), surrogate, acquisition, num_fantasies))(problems)
 
 
 def precompile(

@@ -5,7 +5,6 @@ standard deviations are in those units.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float, UInt32
 
 from mfgp.acquisition import log_h
+from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, bucket, pad
 from mfgp.fit import fit
 from mfgp.posterior import condition, fantasise, predict, sample
 from mfgp.surrogates import Surrogate, random_starts
+
+MIN_QUERIES = 64
 
 
 class Known(NamedTuple):
@@ -65,10 +67,10 @@ def believe(
     used: np.ndarray | None = None,
     num_fantasies: int = 20,
 ) -> Belief:
-    """The belief at (query_x, query_r). Of the observations only those in the mask `used` count; without pending ones S is 1."""
+    """The belief at (query_x, query_r). Of the observations only those in the mask `used` count."""
     problem, _ = _prepare_in_64(surrogate, seed, known, used, query_x, query_r, hyperparameters)
     with jax.enable_x64(True):
-        mean, std = jax.device_get(_believe(surrogate, num_fantasies if len(known.pending_r) else 1, problem))
+        mean, std = jax.device_get(_believe(surrogate, num_fantasies, problem))
     return Belief(np.asarray(mean)[:, : len(query_r)], np.asarray(std)[: len(query_r)])
 
 
@@ -102,7 +104,7 @@ def log_expected_improvement(belief: Belief, best: np.ndarray, xi: float = 0.0) 
     return np.asarray(np.logaddexp.reduce(each, axis=0) - np.log(len(each)))
 
 
-@partial(jax.jit, static_argnames=("surrogate",))
+@compiled(static_argnames=("surrogate",))
 def _fit(surrogate: Surrogate, problem: _Problem) -> Float[Array, "P"]:
     inputs, options = problem.data.inputs, surrogate.options
     key = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
@@ -111,7 +113,7 @@ def _fit(surrogate: Surrogate, problem: _Problem) -> Float[Array, "P"]:
     return fit(surrogate, problem.data, starts, jnp.full(options.restarts, options.max_evaluations, jnp.int32)).theta
 
 
-@partial(jax.jit, static_argnames=("surrogate", "num_fantasies"))
+@compiled(static_argnames=("surrogate", "num_fantasies"))
 def _believe(surrogate: Surrogate, num_fantasies: int, problem: _Problem) -> tuple[Float[Array, "S M"], Float[Array, "M"]]:
     key = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
     observed = condition(surrogate.unflatten(problem.theta, problem.data.inputs), problem.data)
@@ -119,7 +121,7 @@ def _believe(surrogate: Surrogate, num_fantasies: int, problem: _Problem) -> tup
     return mean, jnp.sqrt(variance)
 
 
-@partial(jax.jit, static_argnames=("surrogate", "num"))
+@compiled(static_argnames=("surrogate", "num"))
 def _draw(surrogate: Surrogate, num: int, problem: _Problem) -> Float[Array, "M num"]:
     key = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
     observed = condition(surrogate.unflatten(problem.theta, problem.data.inputs), problem.data)
@@ -171,6 +173,6 @@ def _prepare(
         np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
         data,
         pending,
-        inputs(query_x, query_r, bucket(len(query_r))),
+        inputs(query_x, query_r, bucket(len(query_r), MIN_QUERIES)),
         theta,  # type: ignore[arg-type]
     ), levels

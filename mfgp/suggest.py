@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
+from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
 from mfgp.fit import fit
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
 from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelihood
-from mfgp.surrogates import Surrogate, random_starts
+from mfgp.surrogates import Options, Surrogate, random_starts
 
 NUM_RETURNED = 64
 CONTINUOUS, INTEGER, FIXED = 0, 1, 2
@@ -82,7 +83,8 @@ class Problem(NamedTuple):
     level: Int[Array, ""]  # of the acquisition
     unit: Float[Array, ""]  # standard deviation of the targets at r_acq
     first: Float[Array, "H P"]  # hyperparameters to start from, in the optimiser's coordinates; then, with mcmc, draws to keep
-    budgets: Int[Array, "F"]  # evaluations of the fit per start; all 0: `first` is used as it is
+    initial: Float[Array, "P"]  # what fresh starts are drawn around
+    budgets: Int[Array, "F"]  # evaluations of the fit from first[0], initial, and random starts; all 0: first[0] is used as it is
     candidates: Float[Array, "C D"]
     free: Bool[Array, "C D"]
     grid: Grid
@@ -98,14 +100,15 @@ class Result(NamedTuple):
     jitter: Float[Array, ""]
 
 
-@partial(jax.jit, static_argnames=("surrogate", "acquisition", "num_fantasies"))
+@compiled(static_argnames=("surrogate", "acquisition", "num_fantasies"))
 def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, problem: Problem) -> Result:
     """The device part."""
     data = problem.data
     root = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
     start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
-    starts = random_starts(start_key, problem.first[0], low, high, problem.budgets.shape[0])
+    fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1)
+    starts = jnp.concatenate([problem.first[:1], fresh])
     fitted = fit(surrogate, data, starts, problem.budgets)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
@@ -214,6 +217,23 @@ def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.nda
     return np.stack([main, *np.resize(draws, (surrogate.options.mcmc.draws, len(main)))])
 
 
+def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -> np.ndarray:
+    """Evaluations per start: the warm one, the initial values, random ones.
+
+    A warm start alone follows one local optimum for ever, tens of nats behind a better one (an inverse bandwidth that once was tiny has
+    no slope to come back). So fresh starts compete with it: in turn the initial values and random ones; beyond 128 rows, where the
+    optimum moves slowly and evaluations are dear, at every eighth trial.
+    """
+    wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
+    if refit and not warm:
+        wanted[1 : 1 + options.restarts] = True
+    elif refit:
+        turn, due = (trial, True) if rows <= 128 else (trial // 8, trial % 8 == 0)
+        wanted[0] = True
+        wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
+    return np.where(wanted, options.max_evaluations, 0).astype(np.int32)
+
+
 def problem_of(
     surrogate: Surrogate,
     *,
@@ -242,8 +262,6 @@ def problem_of(
     z = TARGETS[surrogate.options.targets](y, r)
     at_acq = z[r == r_acq]
     rows = bucket(len(z))
-    num_starts = max(surrogate.options.restarts, 1 + surrogate.options.warm_restarts)
-    used = 0 if not refit else surrogate.options.restarts if warm is None else 1 + surrogate.options.warm_restarts
     return Problem(
         seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
         data=Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
@@ -252,7 +270,8 @@ def problem_of(
         # In units of the spread at r_acq, which may be far less than the joint one.
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
-        budgets=np.where(np.arange(num_starts) < used, surrogate.options.max_evaluations, 0).astype(np.int32),  # type: ignore[arg-type]
+        initial=surrogate.flatten({}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
+        budgets=_budgets(surrogate.options, seed[1], rows, warm is not None, refit),  # type: ignore[arg-type]
         candidates=candidates,  # type: ignore[arg-type]
         free=free & (space.kind != FIXED),
         grid=space.grid,

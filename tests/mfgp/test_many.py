@@ -48,10 +48,10 @@ def test_after_precompiling_in_a_thread_a_suggestion_compiles_nothing() -> None:
     n = mfgp.bucket(12) + 1
     options = dict(n=n, space=SPACE, num_candidates=31, num_fantasies=5, pending_size=4)
     thread = threading.Thread(target=lambda: mfgp.precompile(SURROGATE, **options))
-    before = compute._cache_size()
+    before = compute.num_programs()
     thread.start()
     thread.join()
-    assert compute._cache_size() == before + 1
+    assert compute.num_programs() == before + 1
     s = mfgp.suggest(SURROGATE, **problem(n + 4, **arguments))
     assert_sensible(s)
-    assert compute._cache_size() == before + 1
+    assert compute.num_programs() == before + 1

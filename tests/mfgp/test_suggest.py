@@ -72,12 +72,12 @@ def test_the_padded_size_of_pending_evaluations_does_not_matter() -> None:
 
 def test_32_sizes_take_two_compilations() -> None:
     arguments = dict(candidates=problem(1)["candidates"][:33], free=np.ones((33, 3), bool))  # a shape that no other test uses
-    before = compute._cache_size()
+    before = compute.num_programs()
     warm = None
     for n in range(1, 33):
         s = mfgp.suggest(SURROGATE, **problem(n, p=n % 4, warm=warm, refit=n % 2 == 1, **arguments))
         warm = s.hyperparameters
-    assert compute._cache_size() - before == 2
+    assert compute.num_programs() - before == 2
 
 
 def test_buckets_grow_by_at_most_two_up_to_128_and_by_about_a_quarter_after() -> None:
@@ -217,3 +217,14 @@ def test_other_acquisitions_give_sensible_suggestions(acquisition: Any) -> None:
     s = mfgp.suggest(SURROGATE, **problem(12, acquisition=acquisition))
     assert_sensible(s)
     assert len(s.x) > 30
+
+
+def test_fresh_starts_rescue_a_fit_from_a_warm_start_without_a_slope() -> None:
+    """Inverse bandwidths at their lower bound: every coordinate is switched off, and the gradient that could switch it on is zero."""
+    alone, rescued = (mfgp.exp_decay(restarts=1, warm_restarts=k) for k in (0, 1))
+    good = mfgp.suggest(alone, **problem(24))
+    stuck = good.hyperparameters | dict(inverse_bandwidth=[1e-4] * 3)
+    trials = [mfgp.suggest(rescued, **problem(24, warm=stuck) | dict(seed=(1, trial))) for trial in (2, 3)]
+    assert mfgp.suggest(alone, **problem(24, warm=stuck)).loss > good.loss + 5
+    assert trials[0].loss < good.loss + 0.1
+    assert trials[1].loss < good.loss + 5
