@@ -55,7 +55,7 @@ class Options:
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 2  # starting points of a fit without warm start: the initial values, then random ones
-    warm_restarts: int = 0  # random starting points of a fit besides the warm one
+    warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; beyond 128 rows at every eighth trial
     max_evaluations: int = 60  # per starting point
 
     def __post_init__(self) -> None:
