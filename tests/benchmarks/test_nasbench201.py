@@ -1,0 +1,83 @@
+"""The stand-in for NAS-Bench-201 keeps what is real in it, and its borrowed curves rank cells as real curves do."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments.benchmarks.nasbench201 import EDGES, TASKS, NASBench201, validate
+from schedulers.types import Benchmark, Job
+
+DATA = os.environ.get("MFGP_DATA_DIR")
+real_files = pytest.mark.skipif(DATA is None or not Path(DATA, "nasbench201").is_dir(), reason="needs MFGP_DATA_DIR/nasbench201")
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+
+
+def parsed(architecture: str) -> dict[str, str]:
+    """The benchmark's own notation, |op~from|+|op~from|op~from|+..., read independently of the table's codes."""
+    cell = {}
+    for target, node in enumerate(architecture.split("+"), 1):
+        for edge in node.strip("|").split("|"):
+            operation, source = edge.split("~")
+            cell[f"edge_{source}_{target}"] = operation
+    return cell
+
+
+@real_files
+@pytest.mark.parametrize(
+    ("task", "column", "published_best"), [("cifar10", 0, 91.61), ("cifar100", 1, 73.49), ("ImageNet16-120", 2, 46.73)]
+)
+def test_final_errors_and_times_are_the_real_ones(task: str, column: int, published_best: float) -> None:
+    benchmark = NASBench201(task, seed=3, data_dir=DATA)
+    assert isinstance(benchmark, Benchmark)
+    assert 100 * (1 - benchmark.optimum) == pytest.approx(published_best, abs=0.01)
+    with np.load(Path(str(DATA), "nasbench201", "nasbench201.npz")) as file:
+        key = {"cifar10": "cifar10", "cifar100": "cifar100", "ImageNet16-120": "imagenet16"}[task]
+        finals, seconds = file[f"val_acc_e200_{key}_seeds"], file["train_seconds_e200"][:, column]
+        for row in (0, 17, 15624):
+            errors, elapsed = benchmark.curve(parsed(str(file["arch_str"][row])))
+            assert np.min(np.abs(finals[row][np.isfinite(finals[row])] - 100 * (1 - errors[-1]))) < 1e-5
+            assert elapsed[-1] == pytest.approx(seconds[row])
+            assert np.all((errors >= 0) & (errors <= 1))
+
+
+@real_files
+def test_the_whole_grid_is_there() -> None:
+    benchmark = NASBench201(data_dir=DATA)
+    assert list(benchmark.space) == sorted(f"edge_{edge}" for edge in EDGES)
+    assert all(set(parameter.choices) == set(OPERATIONS) for parameter in benchmark.space.values())
+    benchmark.space.seed(0)
+    rows = {benchmark.row(config) for config in benchmark.space.sample_configuration(300)}
+    assert 250 < len(rows) <= 300 and max(rows) < 5**6
+
+
+@real_files
+def test_borrowed_curves_rank_unseen_cells_about_as_their_real_curves_do() -> None:
+    found = validate(str(DATA))
+    for epoch, real in found["rank, real"].items():
+        assert found["rank, model"][epoch] == pytest.approx(real, abs=0.15)
+        assert 0.7 < found["spread, model"][epoch] / found["spread, real"][epoch] < 1.4
+
+
+@real_files
+def test_a_seed_chooses_the_repetition_and_nothing_else() -> None:
+    first, again, other = (NASBench201(seed=seed, data_dir=DATA) for seed in (0, 0, 1))
+    config = first.space.get_default_configuration()
+    assert np.array_equal(first.curve(config), again.curve(config))
+    first.space.seed(0)
+    configs = first.space.sample_configuration(20)
+    assert not all(first.curve(c)[0][-1] == other.curve(c)[0][-1] for c in configs)
+    pieces = [p.metric for start, stop in ((0, 3), (3, 200)) for p in first.train(Job(0, config, start, stop))]
+    assert pieces == list(first.curve(config)[0])
+
+
+def test_an_unknown_task_and_a_missing_or_damaged_file_are_said_in_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"benchmark.task='svhn' is unknown; valid are {', '.join(TASKS)}"):
+        NASBench201("svhn")
+    with pytest.raises(ValueError, match="benchmark=blackbox reads the table with real curves"):
+        NASBench201(data_dir=str(tmp_path))
+    (tmp_path / "nasbench201").mkdir()
+    (tmp_path / "nasbench201" / "nasbench201.npz").write_bytes(b"PK\x03\x04 not a table")
+    with pytest.raises(ValueError, match=r"nasbench201.npz is damaged or another table"):
+        NASBench201(data_dir=str(tmp_path))
