@@ -7,7 +7,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPURE = {"time", "random", "os", "subprocess", "threading", "multiprocessing", "datetime", "socket"}
-HYDRA_MODULES = {"experiments/main.py", "experiments/cli.py", "experiments/build.py", "experiments/figures.py", "experiments/tabulate.py"}
+HYDRA_MODULES = {
+    "experiments/main.py",
+    "experiments/cli.py",
+    "experiments/build.py",
+    "experiments/overrides.py",
+    "experiments/figures.py",
+    "experiments/tabulate.py",
+}
 
 
 def imports(path):

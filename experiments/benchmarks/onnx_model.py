@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 # ONNX's numbers of element types
-DTYPES = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
+DTYPES: dict[int, Any] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -137,7 +137,8 @@ def _attribute(body: memoryview) -> tuple[str, Any]:
 
 def _tensor(body: memoryview) -> tuple[str, np.ndarray]:
     dims: list[int] = []
-    name, dtype, raw = "", np.float32, b""
+    name, raw = "", b""
+    dtype: Any = np.float32
     for number, value in _fields(body):
         if number == 1:
             dims += [value] if isinstance(value, int) else [v for v in _varints(value)]

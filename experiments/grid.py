@@ -1,0 +1,211 @@
+"""Many simulated studies: a grid of settings x seeds in memory, over processes, each stored once and never computed again.
+
+A study is what `python -m experiments.main backend=simulated <overrides> seed=<n>` would do, without its folder. Its events become one
+parquet file, named after the overrides, so that figures which share a study share its file, and an interrupted grid goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schedulers.types import Benchmark, Event, Job, Recording
+
+EVENTS = pa.schema(
+    [
+        ("kind", pa.string()),  # job or report
+        ("time", pa.float64()),
+        ("trial", pa.int32()),
+        ("bracket", pa.int32()),
+        ("worker", pa.int32()),
+        ("r", pa.int32()),  # of a job: where it starts
+        ("metric", pa.float64()),  # minimised; null: a job, or a trial that failed
+        ("seconds", pa.float64()),
+        ("decision", pa.string()),
+        ("final", pa.float64()),  # of a report that became the incumbent: what its configuration reaches at r_max
+    ]
+)
+
+
+class Study(NamedTuple):
+    """A study of the grid: the overrides of conf/main.yaml that describe it, and its seed."""
+
+    overrides: tuple[str, ...]
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        digest = hashlib.blake2b(json.dumps(sorted(self.overrides)).encode(), digest_size=10).hexdigest()
+        return Path(digest, f"seed-{self.seed}.parquet")
+
+
+class Nothing:
+    """A log that keeps nothing: a simulated study can be repeated."""
+
+    def append(self, event: Event) -> None:
+        pass
+
+
+def simulate(cfg: Any, seed: int) -> pa.Table:
+    """The events of the study that the composed configuration `cfg` describes; its metadata say how they came about."""
+    from experiments.build import build
+    from schedulers.run import run
+
+    cfg = cfg.copy()
+    cfg.seed = seed
+    began = time.perf_counter()
+    parts = build(cfg, Path(), Recording([]))
+    if not parts.is_simulated:
+        raise ValueError("a grid simulates its studies: backend must be simulated")
+    built = time.perf_counter()
+    fold, backend, num_reports = _Fold(parts.benchmark), parts.backend(), 0
+    for event in run(parts.scheduler, backend, Nothing()):
+        fold.event(event)
+        num_reports += event.kind == "report"
+        if parts.budget.reports is not None and num_reports >= parts.budget.reports:
+            break
+    backend.close()
+    done = time.perf_counter()
+    meta = {
+        "seed": seed,
+        "r_max": parts.benchmark.r_max,
+        "levels": list(parts.levels),
+        "workers": parts.num_workers,
+        "seconds": parts.budget.seconds,
+        "host_seconds": {"build": built - began, "run": done - built},
+        "versions": {name: version(name) for name in ("jax", "numpy")},
+        "threads": {name: os.environ.get(name, "") for name in ("NPROC", "XLA_FLAGS", "OPENBLAS_NUM_THREADS")},
+    }
+    return pa.table(fold.columns, EVENTS).replace_schema_metadata({"study": json.dumps(meta)})
+
+
+class _Fold:
+    """Events as columns."""
+
+    def __init__(self, benchmark: Benchmark) -> None:
+        self.columns: dict[str, list[Any]] = {name: [] for name in EVENTS.names}
+        self._benchmark, self._best = benchmark, math.inf
+        self._finals: dict[int, float] = {}
+
+    def event(self, event: Event) -> None:
+        report, job = event.report, event.job
+        metric = report.metric if report is not None and math.isfinite(report.metric) else None
+        row: dict[str, Any] = {
+            "kind": event.kind,
+            "time": event.time,
+            "trial": job.trial_id,
+            "bracket": job.bracket,
+            "worker": event.worker,
+            "r": job.r_from if report is None else report.r,
+            "metric": metric,
+            "seconds": None if report is None else report.seconds,
+            "decision": None if event.verdict is None else event.verdict.decision.value,
+            "final": None,
+        }
+        if metric is not None and metric < self._best:
+            self._best = metric
+            row["final"] = self._final(job)
+        for name, value in row.items():
+            self.columns[name].append(value)
+
+    def _final(self, job: Job) -> float | None:
+        """The minimised metric that a trial's configuration reaches at r_max; a table knows it whether or not the study got there."""
+        if job.trial_id not in self._finals:
+            last = self._benchmark.r_max
+            *_, progress = self._benchmark.train(Job(job.trial_id, job.config, last - 1, last), None)
+            self._finals[job.trial_id] = progress.metric * (1 if self._benchmark.mode == "min" else -1)
+        return self._finals[job.trial_id]
+
+
+def run_grid(
+    studies: Iterable[Study],
+    store: Path,
+    compose: Callable[[Sequence[str]], Any],
+    processes: int = 1,
+    say: Callable[[str], None] = print,
+) -> dict[Study, pa.Table]:
+    """The events of every study, from the store where they are there already. `compose` makes a configuration of overrides.
+
+    Studies of one set of overrides are handed out together, so that a process compiles its programs once.
+    """
+    wanted = list(dict.fromkeys(studies))
+    todo = [study for study in wanted if not is_stored(study, store)]
+    say(f"{len(wanted)} studies, {len(wanted) - len(todo)} of them stored in {store}")
+    configs = {overrides: compose(overrides) for overrides in dict.fromkeys(study.overrides for study in todo)}
+    began = time.perf_counter()
+    if processes == 1:
+        for number, study in enumerate(todo, 1):
+            _store(study, store, simulate(configs[study.overrides], study.seed))
+            _progress(say, number, len(todo), began)
+    else:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare) as pool:
+            futures = [pool.submit(_simulate_and_store, study, store, configs[study.overrides]) for study in todo]
+            for number, future in enumerate(as_completed(futures), 1):
+                future.result()
+                _progress(say, number, len(todo), began)
+    return {study: load(study, store) for study in wanted}
+
+
+def is_stored(study: Study, store: Path) -> bool:
+    return (store / study.path).is_file()
+
+
+def load(study: Study, store: Path) -> pa.Table:
+    return pq.read_table(store / study.path)
+
+
+def metadata(table: pa.Table) -> dict[str, Any]:
+    """What `simulate` noted about the study."""
+    found: dict[str, Any] = json.loads(table.schema.metadata[b"study"])
+    return found
+
+
+def _prepare() -> None:
+    from experiments.runtime import prepare_environment
+
+    prepare_environment()
+    # One process per core: threads of its own would only wait for each other, and a study's bits depend on their number.
+    os.environ["NPROC"] = "1"
+    os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def _simulate_and_store(study: Study, store: Path, cfg: Any) -> None:
+    if not is_stored(study, store):  # another command may have got there first
+        _store(study, store, simulate(cfg, study.seed))
+
+
+def _store(study: Study, store: Path, table: pa.Table) -> None:
+    """Whole or not at all."""
+    path = store / study.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (path.parent / "overrides.json").write_text(json.dumps(sorted(study.overrides)))
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    pq.write_table(table, temporary, compression="zstd")
+    os.replace(temporary, path)
+
+
+def _progress(say: Callable[[str], None], done: int, total: int, began: float) -> None:
+    elapsed = time.perf_counter() - began
+    if done == total or done % max(1, total // 20) == 0:
+        say(f"{done}/{total} studies in {elapsed:.0f} s, {elapsed / done * (total - done):.0f} s to go")
+
+
+def incumbents(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(times, best metric so far, what its configuration reaches at r_max): one entry per new incumbent."""
+    rows = table.filter(pc.is_valid(table["final"]))
+    time, metric, final = (rows[name].to_numpy() for name in ("time", "metric", "final"))
+    return time, metric, final

@@ -1,0 +1,72 @@
+"""A grid computes each study once, whole or not at all, and a study does not depend on its company."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from experiments import grid
+from experiments.grid import Study, incumbents, metadata, run_grid
+from experiments.overrides import composed
+
+BASE = ("backend=simulated", "benchmark=curves", "budget.trials=20", "budget.seconds=null", "workers=3")
+HYPERBAND = (*BASE, "searcher=random")
+HALVING = (*BASE, "searcher=random", "brackets=1", "scheduler=promotion")
+
+
+def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies = [Study(HYPERBAND, 0), Study(HALVING, 0)]
+    first = run_grid(studies, tmp_path, composed, say=lambda _: None)
+    computed: list[int] = []
+    monkeypatch.setattr(grid, "simulate", lambda cfg, seed: computed.append(seed) or first[studies[0]])
+    again = run_grid([*studies, Study(tuple(reversed(HYPERBAND)), 0)], tmp_path, composed, say=lambda _: None)
+    assert computed == []
+    assert all(again[study].equals(first[study]) for study in studies)
+
+
+def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
+    study = Study(HYPERBAND, 1)
+    alone = run_grid([study], tmp_path / "alone", composed, say=lambda _: None)[study]
+    others = [Study(HYPERBAND, 0), study, Study(HALVING, 1)]
+    together = run_grid(others, tmp_path / "together", composed, processes=2, say=lambda _: None)[study]
+    assert alone.equals(together)
+
+
+def test_events_add_up(tmp_path: Path) -> None:
+    study = Study(HALVING, 0)
+    table = run_grid([study], tmp_path, composed, say=lambda _: None)[study]
+    jobs, reports = (table.filter(pc.equal(table["kind"], kind)) for kind in ("job", "report"))
+    assert len(set(jobs["trial"].to_pylist())) == 20
+    assert np.all(np.diff(table["time"].to_numpy()) >= 0)
+    assert metadata(table)["workers"] == 3 and set(jobs["worker"].to_pylist()) == {0, 1, 2}
+    times, best, finals = incumbents(table)
+    metrics = reports["metric"].to_numpy()
+    assert best[-1] == metrics.min() and np.all(np.diff(best) < 0)
+    assert len(times) == len(best) == len(finals) and np.isfinite(finals).all()
+    # No worker is ever idle before the budget of trials is spent: until the last start each is busy all the time.
+    last_start = max(time for time, r in zip(jobs["time"].to_pylist(), jobs["r"].to_pylist(), strict=True) if r == 0)
+    for worker in range(3):
+        mine = reports.filter(pc.and_(pc.equal(reports["worker"], worker), pc.less_equal(reports["time"], last_start)))
+        assert sum(mine["seconds"].to_pylist()) == pytest.approx(max(mine["time"].to_pylist()))
+
+
+def test_an_interrupted_store_leaves_no_file_that_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(table: pa.Table, path: Path, **_: Any) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grid.pq, "write_table", fails)
+    study = Study(HYPERBAND, 0)
+    with pytest.raises(KeyboardInterrupt):
+        run_grid([study], tmp_path, composed, say=lambda _: None)
+    assert not grid.is_stored(study, tmp_path)
+
+
+def test_a_study_that_is_not_simulated_is_refused(tmp_path: Path) -> None:
+    overrides: Sequence[str] = ("benchmark=curves", "budget.trials=1", "searcher=random")
+    with pytest.raises(ValueError, match="backend must be simulated"):
+        run_grid([Study(tuple(overrides), 0)], tmp_path, composed, say=lambda _: None)
