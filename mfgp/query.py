@@ -99,9 +99,17 @@ def targets(surrogate: Surrogate, known: Known) -> np.ndarray:
 
 def log_expected_improvement(belief: Belief, best: np.ndarray, xi: float = 0.0) -> np.ndarray:
     """[M] log of E max(best - xi - f, 0), averaged over the S means; best: [S, 1], [1, M] or [S, M], in the units of the belief."""
+    m = len(belief.std)
+    advantage = np.broadcast_to((best - belief.mean - xi) / belief.std, belief.mean.shape)
     with jax.enable_x64(True):
-        each = np.log(belief.std) + np.asarray(log_h(jnp.asarray((best - belief.mean - xi) / belief.std)))
+        padded = np.pad(advantage, ((0, 0), (0, bucket(m, MIN_QUERIES) - m)))
+        each = np.log(belief.std) + np.asarray(jax.device_get(_log_h(padded)))[:, :m]
     return np.asarray(np.logaddexp.reduce(each, axis=0) - np.log(len(each)))
+
+
+@compiled(static_argnames=())
+def _log_h(v: Float[Array, "S M"]) -> Float[Array, "S M"]:
+    return log_h(v)
 
 
 @compiled(static_argnames=("surrogate",))

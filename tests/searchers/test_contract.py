@@ -14,7 +14,7 @@ from experiments.build import build
 from schedulers.encoding import Encoding
 from schedulers.history import ENDED, History, State
 from schedulers.run import run
-from schedulers.types import Decision, Recording
+from schedulers.types import Recording
 from tests.searchers.spaces import LEVELS, MIXED_PRIOR, add_trial, mixed_space, play, slot_of, tiny_space
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -47,13 +47,15 @@ class Unwritten:
 @pytest.mark.parametrize("searcher", SEARCHERS)
 def test_every_searcher_composes_with_every_scheduler_and_tries_legal_configurations_once(searcher, scheduler, tmp_path):
     num = 16 if searcher in MODELS else 40
-    cfg = composed(searcher, f"scheduler={scheduler}", "backend=simulated", "budget.seconds=null", f"budget.trials={num}")
+    steps = ["r_min=3"] if scheduler == "stepwise" else []  # three steps a trial
+    cfg = composed(searcher, *steps, f"scheduler={scheduler}", "backend=simulated", "budget.seconds=null", f"budget.trials={num}")
     if scheduler == "stepwise" and searcher != "dyhpo":
         with pytest.raises(ValueError, match="scheduler=stepwise needs a searcher that scores paused trials: choose searcher=dyhpo"):
             build(cfg, tmp_path, Recording([]))
         return
     parts = build(cfg, tmp_path, Recording([]))
-    events = list(run(parts.scheduler, parts.backend(), Unwritten()))
+    for _ in run(parts.scheduler, parts.backend(), Unwritten()):
+        pass
     history, space = parts.scheduler.history, parts.benchmark.space
     configs = [trial.proposal.config for trial in history.trials]
     assert len(configs) == num
@@ -63,7 +65,7 @@ def test_every_searcher_composes_with_every_scheduler_and_tries_legal_configurat
     assert len(set(encoding.keys(np.array([encoding.vector(config) for config in configs])))) == num
     assert not history.pending
     assert all(trial.state in ENDED or trial.state is State.PAUSED for trial in history.trials)
-    assert any(event.verdict and event.verdict.decision is Decision.STOP for event in events)
+    assert set(history.observed_trials) == set(range(num))
     assert {trial.proposal.source for trial in history.trials} <= {"default", "random", "model", "prior", "incumbent", "initial"}
 
 

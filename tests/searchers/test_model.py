@@ -54,7 +54,7 @@ def test_a_belief_is_the_dense_posterior_at_each_points_own_resource(hyperparame
     known, rng = some_data(), np.random.default_rng(1)
     used = np.ones(14, bool) if only_level is None else known.r == u(only_level)
     query_x, query_r = rng.random((7, 2)), u(rng.choice([1, 2, 3, 9], size=7))
-    belief = believe(SURROGATE, hyperparameters, (0, 1), known, query_x, query_r, used=used)
+    belief = believe(SURROGATE, hyperparameters, (0, 1), known, query_x, query_r, used=used, num_fantasies=1)
     mean, covariance = dense(known, hyperparameters, query_x, query_r, used)
     assert belief.mean.shape == (1, 7)
     np.testing.assert_allclose(belief.mean[0], mean, rtol=1e-7, atol=1e-9)
@@ -68,7 +68,9 @@ def test_fantasies_spread_the_means_around_that_without_pending_evaluations(hype
     known = some_data(num_pending=2)
     query = np.concatenate([known.pending_x, [[0.5, 0.5]]]), np.concatenate([known.pending_r, u([9])])
     with_pending = believe(SURROGATE, hyperparameters, (0, 1), known, *query, num_fantasies=500)
-    without = believe(SURROGATE, hyperparameters, (0, 1), known._replace(pending_x=np.empty((0, 2)), pending_r=np.empty(0)), *query)
+    without = believe(
+        SURROGATE, hyperparameters, (0, 1), known._replace(pending_x=np.empty((0, 2)), pending_r=np.empty(0)), *query, num_fantasies=1
+    )
     assert with_pending.mean.shape == (500, 3)
     np.testing.assert_allclose(with_pending.mean.mean(0), without.mean[0], atol=5 * without.std.max() / np.sqrt(500))
     assert np.all(with_pending.std[:2] < 0.7 * without.std[:2])
