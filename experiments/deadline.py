@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.compilation import announced
 from schedulers.history import History
 from schedulers.types import Proposal, Searcher, Slot
 
@@ -14,21 +15,28 @@ log = logging.getLogger(__name__)
 
 
 class Deadline:
-    """Asks `searcher` in a thread; after `seconds`, or if it raises, `fallback` answers, and keeps answering while the thread hangs."""
+    """Asks `searcher` in a thread; after `seconds`, or if it raises, `fallback` answers, and keeps answering while the thread hangs.
+
+    A searcher that compiles programs (it has `upcoming` and `compile`) has those it will need next compiled in the background, so that
+    a suggestion need not wait for them.
+    """
 
     def __init__(self, searcher: Searcher, fallback: Searcher, seconds: float) -> None:
         if seconds <= 0:
             raise ValueError(f"suggest_timeout={seconds} must be a positive number of seconds")
         self._searcher, self._fallback, self._seconds = searcher, fallback, seconds
         self._thread: threading.Thread | None = None
+        self._compiler: threading.Thread | None = None
+        self._compiling: int | None = None
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         if self._thread is not None and self._thread.is_alive():
             return self._instead(history, slot, "an earlier suggestion still hangs")
         answer: dict[str, Any] = {}
-        self._thread = threading.Thread(target=_ask, args=(self._searcher, history, slot, answer), daemon=True)
+        self._thread = threading.Thread(target=self._ask, args=(history, slot, answer), daemon=True)
         self._thread.start()
         self._thread.join(self._seconds)
+        self._look_ahead(history)
         if "proposal" in answer:
             proposal: Proposal | None = answer["proposal"]
             return proposal
@@ -51,9 +59,27 @@ class Deadline:
         proposal = self._fallback.suggest(history, slot)
         return proposal and proposal._replace(note=reason)
 
+    def _ask(self, history: History, slot: Slot, answer: dict[str, Any]) -> None:
+        try:
+            if self._compiler is not None and self._compiling in self._upcoming(history)[:1]:
+                self._compiler.join()  # it is what this suggestion needs: do not compile it twice
+            answer["proposal"] = self._searcher.suggest(history, slot)
+        except Exception as error:  # whatever it is, the study goes on; the caller logs it with its traceback
+            answer["error"] = error
 
-def _ask(searcher: Searcher, history: History, slot: Slot, answer: dict[str, Any]) -> None:
-    try:
-        answer["proposal"] = searcher.suggest(history, slot)
-    except Exception as error:  # whatever it is, the study goes on; the caller logs it with its traceback
-        answer["error"] = error
+    def _upcoming(self, history: History) -> list[int]:
+        return self._searcher.upcoming(history) if hasattr(self._searcher, "upcoming") else []
+
+    def _look_ahead(self, history: History) -> None:
+        """Start compiling what will be needed, one program after the other."""
+        if (self._compiler is None or not self._compiler.is_alive()) and (upcoming := self._upcoming(history)):
+            self._compiling = upcoming[0]
+            self._compiler = threading.Thread(target=self._compile, args=(history, upcoming[0]), daemon=True)
+            self._compiler.start()
+
+    def _compile(self, history: History, rows: int) -> None:
+        try:
+            with announced(f"the surrogate for up to {rows} observations, in the background"):
+                self._searcher.compile(history, rows)  # type: ignore[attr-defined]
+        except Exception:  # the suggestion that needs it will fail in the same way, and be replaced
+            log.exception("compiling the surrogate for %d observations failed", rows)

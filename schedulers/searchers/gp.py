@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 DataPolicy = Literal["rungs", "rungs_and_last", "all"]
 NUM_LOCAL_PARENTS = 5
+MIN_PENDING = 8
 
 
 class GPSearcher:
@@ -78,6 +79,7 @@ class GPSearcher:
         self._num_fitted = 0  # observations at the last fit
         self._num_skipped = 0  # suggestions with new data since the last fit
         self._pending_size = 0
+        self._compiled: set[tuple[int, int]] = set()
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         trials, resources, metrics = self._observed(history)
@@ -117,6 +119,26 @@ class GPSearcher:
             self._warm = proposal.state["hyperparameters"]
             self._num_fitted, self._num_skipped = proposal.state["num_fitted"], proposal.state["num_skipped"]
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
+
+    def upcoming(self, history: History) -> list[int]:
+        """The padded sizes that this suggestion and later ones will need and that nothing was compiled for, the nearest first."""
+        now = mfgp.bucket(max(1, len(self._observed(history)[2])))
+        pending = self._padded_pending(history)
+        return [rows for rows in (now, mfgp.bucket(now + 1)) if (rows, pending) not in self._compiled]
+
+    def compile(self, history: History, rows: int) -> None:
+        """Have the program for `rows` observations ready; may run in a thread of its own. Changes nothing but the time it takes."""
+        pending = self._padded_pending(history)
+        mfgp.precompile(
+            self._surrogate,
+            n=rows,
+            space=self._coordinates,
+            num_candidates=self._num_candidates,
+            num_levels=len(history.levels),
+            num_fantasies=self._num_fantasies,
+            pending_size=pending,
+        )
+        self._compiled.add((rows, pending))
 
     def bracket_weights(self, history: History) -> Sequence[float] | None:
         return self._guide.bracket_weights(history) if self._guide else None
@@ -173,7 +195,7 @@ class GPSearcher:
     def _known(self, history: History, slot: Slot, trials: np.ndarray, resources: np.ndarray, metrics: np.ndarray) -> Known:
         rows = self._encoding.rows(self._tried.vectors())
         pending = sorted(history.pending.items())
-        self._pending_size = max(self._pending_size, 1 << max(2, (len(pending) - 1).bit_length()))
+        self._pending_size = self._padded_pending(history)
         pending_x = rows[[trial for trial, _ in pending]]
         pending_r = (np.array([r for _, r in pending], float) - 0.5) / slot.r_max
         return Known(rows[trials], (resources - 0.5) / slot.r_max, metrics, pending_x, pending_r, self._pending_size)
@@ -191,6 +213,10 @@ class GPSearcher:
             refit=self._is_due(len(known.y)),
             num_fantasies=self._num_fantasies,
         )
+
+    def _padded_pending(self, history: History) -> int:
+        """Room for all that is pending: a power of two that never shrinks, so that few sizes are compiled."""
+        return max(self._pending_size, MIN_PENDING, 1 << max(0, len(history.pending) - 1).bit_length())
 
     def _is_due(self, num_observed: int) -> bool:
         if self._warm is None:
