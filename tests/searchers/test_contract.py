@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from experiments.build import build
 from schedulers.encoding import Encoding
 from schedulers.history import ENDED, History, State
+from schedulers.journal import replay
 from schedulers.run import run
 from schedulers.types import Recording
 from tests.searchers.spaces import LEVELS, MIXED_PRIOR, add_trial, mixed_space, play, slot_of, tiny_space
@@ -67,6 +68,25 @@ def test_every_searcher_composes_with_every_scheduler_and_tries_legal_configurat
     assert all(trial.state in ENDED or trial.state is State.PAUSED for trial in history.trials)
     assert set(history.observed_trials) == set(range(num))
     assert {trial.proposal.source for trial in history.trials} <= {"default", "random", "model", "prior", "incumbent", "initial"}
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_replayed_study_decides_the_same_and_goes_on_alike(name, tmp_path):
+    """Brackets drawn by a searcher's weights and steps chosen by its scores are computed again, proposals are taken over."""
+    scheduler = "stepwise" if name == "dyhpo" else "promotion"
+    cfg = composed(name, "r_min=3", "brackets=2", f"scheduler={scheduler}", "backend=simulated", "budget.seconds=null", "budget.trials=30")
+    parts = build(cfg, tmp_path, Recording([]))
+    events = []
+    for event in run(parts.scheduler, parts.backend(), Unwritten()):
+        events.append(event)
+        if len(parts.scheduler.history.trials) == 16:
+            break
+    recording = Recording(events)
+    again = build(cfg, tmp_path, recording)
+    running = replay(again.scheduler, recording)
+    assert {job.trial_id for job in running} == {t.trial_id for t in parts.scheduler.history.trials if t.state is State.RUNNING}
+    jobs = [each.scheduler.ask() for each in (parts, again)]
+    assert jobs[0] == jobs[1] and jobs[0] is not None
 
 
 def metric(config, r):
