@@ -93,6 +93,33 @@ def trace(
         _save(figure, path)
 
 
+def traces(
+    studies: Mapping[str, tuple[pa.Table, pa.Table, Sequence[int]]],
+    path: str | Path,
+    *,
+    columns: int = 2,
+    mode: str = "min",
+    resource: str = "epochs",
+) -> None:
+    """Several studies' traces on common axes; `studies`: title -> (reports, trials, rungs). Drawn as in `trace`, without its legend."""
+    rows = -(-len(studies) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(TEXT_WIDTH, 1.5 * rows), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes, (title, (reports, trials, rungs)) in zip(grid.flat, studies.items(), strict=False):
+            _draw_trace(axes, reports, trials, rungs, "metric", mode)
+            if (legend := axes.get_legend()) is not None:
+                legend.remove()
+            axes.set_title(title, fontsize=6.5, loc="left", pad=2)
+            axes.set_xlabel(axes.get_xlabel() if axes in grid[-1] else "")
+        for axes in grid[:, 0]:
+            axes.set_ylabel(resource)
+        for axes in grid.flat[len(studies) :]:
+            axes.set_visible(False)
+        _save(figure, path)
+
+
 def comparison(
     curves: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     path: str | Path,

@@ -95,7 +95,7 @@ def measure(name: str, jobs: int, workers: int, with_journal: bool = False, coll
         if isinstance(log, Journal):
             log.close()
     wall = time.perf_counter() - began
-    first = min(10_000, jobs // 2)
+    first = min(10_000, jobs // 2000 * 1000)
     width = min(WINDOW, jobs - first)
     early, late = (1e6 * (times[end] - times[end - width]) / width for end in (first + width, jobs))
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 2**20)
