@@ -129,9 +129,8 @@ class Prior:
             raise ValueError(f"searcher.part={part} is unknown: choose joint, hp or arch")
         _check_confidence("searcher.confidence", confidence, prior_scale)
         if not isinstance(spec, Mapping) or not spec:
-            raise ValueError(
-                f"prior={spec!r} says nothing: give {{name: {{default: value, confidence: medium}}}} for one hyperparameter or more"
-            )
+            example = "{name: {default: value, confidence: medium}}"
+            raise ValueError(f"prior={spec!r} says nothing: give {example} for one hyperparameter or more, or a file: +prior=mlp")
         columns = {column.hp.name: column for column in encoding.columns}
         factors = {name: _factor(columns, name, entry, confidence, prior_scale) for name, entry in spec.items()}
         kept = {n: f for n, f in factors.items() if part == "joint" or ("probabilities" in spec[n]) == (part == "arch")}
