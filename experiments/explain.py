@@ -10,7 +10,6 @@ import argparse
 import json
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +29,7 @@ from schedulers.median import MedianRule
 from schedulers.pasha import Pasha
 from schedulers.run import run
 from schedulers.searchers.random import RandomSearcher
+from schedulers.stepwise import Stepwise
 from schedulers.types import Benchmark, Decision, Event, Job, Progress, Proposal, Recording, Scheduler, Searcher, Slot
 
 NUM_STUDIES = 10  # a forecast is the mean of so many
@@ -46,11 +46,11 @@ class Forecast(NamedTuple):
     span: float  # of the whole study, in resources of one worker
 
 
-@dataclass
 class _Numbered:
-    """Empty configurations, up to `limit`: a forecast tunes nothing."""
+    """Empty configurations, up to `limit`, and scores by chance: a forecast tunes nothing."""
 
-    limit: float
+    def __init__(self, limit: float, seed: int) -> None:
+        self.limit, self._rng = limit, np.random.default_rng(seed)
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         return None if slot.trial_id >= self.limit else Proposal({}, "random")
@@ -61,7 +61,8 @@ class _Numbered:
         return None
 
     def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
-        return None
+        scores: list[float] = self._rng.random(len(paused)).tolist()
+        return scores
 
 
 class _RandomOrder:
@@ -100,7 +101,7 @@ def forecast(
     duration: float | None = None,
 ) -> Forecast:
     """Simulate one study of at most so many trials, reports, or resources in sequence (`duration`)."""
-    scheduler = make(_Numbered(trials))
+    scheduler = make(_Numbered(trials, seed))
     benchmark = _RandomOrder(scheduler.history.levels, seed)
     backend = SimulatedBackend(benchmark, num_workers, deadline=duration)
     num_reports = 0
@@ -131,6 +132,8 @@ def outline(scheduler: Scheduler) -> list[str]:
         if weights is None:
             return [f"all {scheduler.num_brackets} brackets at once, each with an equal share of the workers, from {levels}"]
         return [f"bracket {s}: starts at {levels[s]}, with probability {weight:.4g}" for s, weight in enumerate(weights)]
+    if isinstance(scheduler, Stepwise):
+        return ["one level at a time; here chance chooses between the paused trials and a new one, where the searcher would"]
     return []
 
 

@@ -62,6 +62,9 @@ class MedianRule:
         if not 0 <= rank_cutoff <= 1:
             raise ValueError(f"scheduler.rank_cutoff={rank_cutoff} must be between 0 and 1 (0.5: the median)")
         self.inner = inner(searcher)
+        if not hasattr(self.inner, "withdraw"):
+            name = type(self.inner).__name__.lower()
+            raise ValueError(f"scheduler.inner={name} cannot be ended between its levels: the median rule needs another scheduler inside")
         self._is_mean = running_mean
         self._grace_population, self._grace_time, self._rank_cutoff = grace_population, grace_time, rank_cutoff
         self._values: dict[int, list[float]] = {}  # resource -> what was compared there, sorted

@@ -105,6 +105,14 @@ def test_bad_settings_are_refused_by_name(options, named):
         MedianRule(Numbered(), inner=fifo, **options)
 
 
+def test_a_scheduler_whose_trials_cannot_be_ended_from_outside_is_refused():
+    class Plain:
+        def __init__(self, searcher): ...
+
+    with pytest.raises(ValueError, match=r"scheduler.inner=plain cannot be ended"):
+        MedianRule(Numbered(), inner=Plain)
+
+
 def test_a_metric_that_is_no_number_is_behind_every_number():
     rule = MedianRule(Numbered(), inner=fifo, grace_population=1)
     rule.ask(), rule.ask()

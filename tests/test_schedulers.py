@@ -1,5 +1,6 @@
 """The contract, for every scheduler on random event streams; oracles for each are in the scheduler's own test."""
 
+import math
 import pickle
 import random
 from functools import partial
@@ -13,6 +14,7 @@ from schedulers.history import ENDED, State
 from schedulers.hyperband import Hyperband
 from schedulers.median import MedianRule
 from schedulers.pasha import Pasha
+from schedulers.stepwise import Stepwise
 from schedulers.types import Scheduler
 from tests.oracle import AsyncOracle, PashaOracle, SyncOracle
 from tests.streams import Numbered, play, replay
@@ -24,6 +26,17 @@ def fifo(searcher, r_max, **levels):
 
 def median(inner):
     return lambda searcher, **levels: MedianRule(searcher, inner=partial(inner, **levels))
+
+
+class Scoring(Numbered):
+    """Scores as good as random, but a function of the history alone."""
+
+    def score(self, history, paused):
+        return [math.sin(7 * trial + 3 * r + len(history.observed_trials)) for trial, r in paused]
+
+
+def stepwise(searcher, **levels):
+    return Stepwise(Scoring(searcher.limit), **levels)
 
 
 SCHEDULERS = {
@@ -40,6 +53,7 @@ SCHEDULERS = {
     "hyperband barrier": partial(Hyperband, brackets=4, early_next_bracket=False, resume_from="scratch"),
     "pasha": Pasha,
     "pasha paper": partial(Pasha, variant="paper", pass_rule="quantile", resume_from="scratch"),
+    "stepwise": stepwise,
     "median fifo": median(fifo),
     "median stopping": median(partial(AsyncHyperband, brackets=3)),
     "median promotion": median(partial(AsyncHyperband, variant="promotion", resume_from="scratch")),
