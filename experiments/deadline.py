@@ -74,7 +74,8 @@ class Deadline:
         """Start compiling what will be needed, one program after the other."""
         if (self._compiler is None or not self._compiler.is_alive()) and (upcoming := self._upcoming(history)):
             self._compiling = upcoming[0]
-            self._compiler = threading.Thread(target=self._compile, args=(history, upcoming[0]), daemon=True)
+            # No daemon: a process that ends while XLA compiles in one aborts.
+            self._compiler = threading.Thread(target=self._compile, args=(history, upcoming[0]))
             self._compiler.start()
 
     def _compile(self, history: History, rows: int) -> None:

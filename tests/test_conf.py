@@ -10,7 +10,7 @@ from experiments.cli import CONFIG_DIR
 from schedulers.types import Recording
 
 ROOT = CONFIG_DIR.parent
-GROUPS = ("benchmark", "scheduler", "searcher", "surrogate", "backend")
+GROUPS = ("benchmark", "scheduler", "searcher", "surrogate", "acquisition", "backend")
 
 
 def choices(group):
@@ -26,7 +26,7 @@ def test_every_choice_builds_or_says_what_it_lacks(group, choice, tmp_path):
         parts = build(cfg, tmp_path, Recording([]))
     except ValueError as error:
         assert "\n" not in str(error) and len(str(error)) < 400
-        assert any(text in str(error) for text in ("missing", "not here", "data_dir", "says nothing")), str(error)
+        assert any(text in str(error) for text in ("missing", "not here", "data_dir", "says nothing", "needs a searcher that")), str(error)
     else:
         assert parts.scheduler.ask() is not None
 

@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 DataPolicy = Literal["rungs", "rungs_and_last", "all"]
 NUM_LOCAL_PARENTS = 5
 MIN_PENDING = 8
+DEFAULT_ACQUISITION = mfgp.ExpectedImprovement()
 
 
 class GPSearcher:
@@ -37,6 +38,7 @@ class GPSearcher:
     data: what the surrogate sees (Klein et al. 2020, figure 7): reports at `rungs`, `rungs_and_last` report of each trial, or `all`.
     refit_always_below, refit_period: below that many observations hyperparameters are refitted at every suggestion that brings new
         data, from then on at every `refit_period`-th such one (the paper's B.1).
+    acquisition: what is maximised, one of mfgp's ExpectedImprovement, LowerConfidenceBound, Thompson.
     guide: made for the space, it steers the start, the candidates and the choice among them (`schedulers.searchers.guide`).
     """
 
@@ -55,6 +57,7 @@ class GPSearcher:
         num_candidates: int = 2000,
         refit_always_below: int = 150,
         refit_period: int = 1,
+        acquisition: Any = DEFAULT_ACQUISITION,
         guide: Callable[..., Guide] | None = None,
     ) -> None:
         positive = {"num_fantasies": num_fantasies, "num_candidates": num_candidates, "refit_period": refit_period}
@@ -67,7 +70,9 @@ class GPSearcher:
                 raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(choices[name])}")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
-        self._surrogate, self._seed = surrogate, seed
+        self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
+        if guide and (surrogate.options.mcmc is not None or acquisition != DEFAULT_ACQUISITION):
+            raise ValueError("this searcher weighs the expected improvement of one fit: surrogate.mcmc must be null, acquisition the default")
         self._guide = guide(space=space) if guide else None
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
         self._acquire_at, self._data = acquire_at, data
@@ -111,7 +116,8 @@ class GPSearcher:
             proposal = self._random.suggest(history, slot)
             return proposal and proposal._replace(note=note, state=state)
         best = usable[0]
-        note = f"log expected improvement {float(scores[best]):.3g}, {note}"
+        label = "log expected improvement" if isinstance(self._acquisition, mfgp.ExpectedImprovement) else "acquisition"
+        note = f"{label} {float(scores[best]):.3g}, {note}"
         return Proposal(self._encoding.configs(chosen[best][None])[0], "model", r_acq, note, state)
 
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
@@ -137,6 +143,7 @@ class GPSearcher:
             num_levels=len(history.levels),
             num_fantasies=self._num_fantasies,
             pending_size=pending,
+            acquisition=self._acquisition,
         )
         self._compiled.add((rows, pending))
 
@@ -212,6 +219,7 @@ class GPSearcher:
             warm=self._warm,
             refit=self._is_due(len(known.y)),
             num_fantasies=self._num_fantasies,
+            acquisition=self._acquisition,
         )
 
     def _padded_pending(self, history: History) -> int:
