@@ -167,7 +167,7 @@ class AsyncHyperband:
         if self._is_parallel:
             return self._shares.index(min(self._shares))
         weights = self.searcher.bracket_weights(self.history)
-        edges = list(accumulate(weights)) if weights else self._edges
+        edges = list(accumulate(weights[: len(self._edges)])) if weights else self._edges
         return min(bisect_right(edges, self._draws[self._num_jobs] * edges[-1]), len(edges) - 1)
 
     def _start(self, bracket: int) -> Job | None:
