@@ -9,11 +9,13 @@ import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from schedulers.history import State
+from schedulers.run import again
 from schedulers.types import Decision, Event, Job, Proposal, Recording, Report, Scheduler, Verdict
 
 FILE_NAME = "journal.sqlite"
@@ -32,36 +34,61 @@ class Journal:
     def __init__(self, folder: str | Path, batch: int = 1) -> None:
         self.path = Path(folder) / FILE_NAME
         self._batch, self._uncommitted = batch, 0
-        self._lock = (Path(folder) / f"{FILE_NAME}.lock").open("w")
+        self._lock = (Path(folder) / f"{FILE_NAME}.lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise JournalError(f"{self.path} is being written by another process: wait for that study, or end it") from None
+            self._lock.close()
+            said = f"{self.path} is being written by another process: wait for that study, or end it; nothing in it was changed"
+            raise JournalError(said) from None
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process; a power cut may lose the last events
             self._db.execute("CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, kind TEXT, time REAL, payload TEXT)")
         except sqlite3.DatabaseError as error:
+            self._lock.close()
             raise _damaged(self.path, error) from error
 
     def append(self, event: Event) -> None:
-        if self._uncommitted == 0:
-            self._db.execute("BEGIN")
-        self._db.execute("INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)", (event.kind, event.time, dumps(event)))
-        self._uncommitted += 1
-        if self._uncommitted >= self._batch:
-            self.flush()
+        try:
+            if self._uncommitted == 0:
+                self._db.execute("BEGIN")
+            self._db.execute("INSERT INTO events (kind, time, payload) VALUES (?, ?, ?)", (event.kind, event.time, dumps(event)))
+            self._uncommitted += 1
+            if self._uncommitted >= self._batch:
+                self._commit()
+        except sqlite3.Error as error:
+            raise self._stuck(error) from error
 
     def flush(self) -> None:
+        """Commit what was appended. After an error there is nothing to commit: the loop ended with the event that was not kept."""
         if self._uncommitted:
-            self._db.execute("COMMIT")
-            self._uncommitted = 0
+            try:
+                self._commit()
+            except sqlite3.Error as error:
+                raise self._stuck(error) from error
 
     def close(self) -> None:
-        self.flush()
-        self._db.close()
-        self._lock.close()
+        try:
+            self.flush()
+        finally:
+            self._db.close()
+            self._lock.close()
+
+    def _commit(self) -> None:
+        self._db.execute("COMMIT")
+        self._uncommitted = 0
+
+    def _stuck(self, error: sqlite3.Error) -> JournalError:
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._uncommitted = 0
+        kept, folder = self._db.execute("SELECT COUNT(*) FROM events").fetchone()[0], self.path.parent
+        return JournalError(
+            f"{self.path} cannot take event {kept + 1} ({error}): the {kept} events before it and all checkpoints are kept; see to that "
+            f"(a full disk needs room), then go on with resume={folder}"
+        )
 
 
 class Checked:
@@ -84,48 +111,45 @@ class Checked:
 
 def read(folder: str | Path) -> Iterator[Event]:
     """The committed events of the study in `folder`, in order; also while it runs. Raises JournalError if there are none to read."""
-    path = Path(folder) / FILE_NAME
+    path, num = Path(folder) / FILE_NAME, 0
     if not path.exists():
         raise JournalError(f"there is no journal in {folder}: expected {path}")
     try:
-        with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
             if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchone() is None:
                 return  # its writer was killed before the first event
             for kind, payload in db.execute("SELECT kind, payload FROM events ORDER BY id"):
+                num += 1
                 yield loads(kind, payload)
     except sqlite3.DatabaseError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(path, error, num) from error
 
 
 def replay(scheduler: Scheduler, recording: Recording) -> list[Job]:
     """Bring a fresh scheduler (its searcher wrapped in `Recorded`) to the state after `recording`; returns the jobs that were running.
 
-    Each of those goes on from the last resource that was reported. Raises JournalError where the scheduler decides otherwise than
-    recorded, which means that its settings or its code have changed.
+    Each of those goes on from the last resource that it reported in its last job. Raises JournalError where the scheduler decides
+    otherwise than recorded, which means that its settings or its code have changed.
     """
     running: dict[int, Job] = {}
     for number, event in enumerate(recording.events, start=1):
         if event.kind == "job":
             job = scheduler.ask()
             _compare(number, event.job, job)
+        if event.kind != "report":  # a restart or a retry concerns the workers only
             running[event.job.trial_id] = event.job
-        elif event.kind == "report":
-            assert event.report is not None and event.verdict is not None
-            verdict = scheduler.tell(event.report)
-            _compare(number, event.verdict.decision, verdict.decision)
-            if verdict.decision is not Decision.CONTINUE:
-                del running[event.report.trial_id]
+            continue
+        assert event.report is not None and event.verdict is not None
+        verdict = scheduler.tell(event.report)
+        _compare(number, event.verdict.decision, verdict.decision)
+        if verdict.decision is not Decision.CONTINUE:
+            del running[event.report.trial_id]
+        elif event.report.r is not None:
+            running[event.report.trial_id] = again(running[event.report.trial_id], event.report.r)
     recording.repeated = len(recording.events)
     trials = scheduler.history.trials
     assert all(trials[trial_id].state is State.RUNNING for trial_id in running)
-    return [
-        Job(job.trial_id, job.config, max(job.r_from, trials[job.trial_id].r), job.r_to, job.bracket, _milestone(scheduler, job))
-        for job in running.values()
-    ]
-
-
-def _milestone(scheduler: Scheduler, job: Job) -> int:
-    return min(job.r_to, scheduler.history.pending.get(job.trial_id, job.r_to))
+    return [again(job, job.r_from) for job in running.values()]
 
 
 def _compare(number: int, recorded: Any, now: Any) -> None:
@@ -133,8 +157,9 @@ def _compare(number: int, recorded: Any, now: Any) -> None:
         raise JournalError(f"event {number} of the journal does not repeat: recorded was {recorded}, the scheduler now gives {now}")
 
 
-def _damaged(path: Path, error: Exception) -> JournalError:
-    return JournalError(f"{path} cannot be read ({error}): it is damaged; tables and checkpoints beside it are untouched")
+def _damaged(path: Path, error: Exception, num: int = 0) -> JournalError:
+    kept = f"its first {num} events can be read, tables" if num else "tables"
+    return JournalError(f"{path} cannot be read to its end ({error}): it is damaged; {kept} and checkpoints beside it are untouched")
 
 
 def dumps(event: Event) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from schedulers.types import Backend, Decision, Event, Job, Report, Scheduler
@@ -15,13 +16,23 @@ class Log(Protocol):
     def append(self, event: Event) -> None: ...
 
 
-def run(scheduler: Scheduler, backend: Backend, log: Log, restarts: Iterable[Job] = ()) -> Iterator[Event]:
+def run(
+    scheduler: Scheduler,
+    backend: Backend,
+    log: Log,
+    restarts: Iterable[Job] = (),
+    retries: int = 0,
+    retried: Mapping[int, int] | None = None,
+) -> Iterator[Event]:
     """Run the study until nothing is running and nothing can be started, or the consumer stops iterating.
 
     Each event is appended to `log` before its effect (a job starts, a trial goes on or gives its worker back). `restarts` are jobs of
-    an interrupted study that were running when it ended: they take workers before anything new is asked for.
+    an interrupted study that were running when it ended: they take workers before anything new is asked for. A trial that dies without
+    a number is started again from its checkpoint, up to `retries` times (`retried`: how often it was before the interruption); the
+    scheduler hears of the last failure only.
     """
-    jobs: dict[int, tuple[Job, int]] = {}
+    jobs: dict[int, tuple[Job, int, int]] = {}  # trial -> job, worker, the last resource that it reported
+    num_retries = Counter(retried or {})
     waiting = deque(restarts)
     while True:
         while idle := backend.idle():
@@ -30,23 +41,42 @@ def run(scheduler: Scheduler, backend: Backend, log: Log, restarts: Iterable[Job
                 break
             event.worker = idle[0]
             log.append(event)
-            jobs[event.job.trial_id] = event.job, idle[0]
+            jobs[event.job.trial_id] = event.job, idle[0], event.job.r_from
             backend.start(event.job, idle[0])
             yield event
         report = backend.next_report()
         if report is None:
             return
-        job, worker = jobs[report.trial_id]
-        event = _judge(scheduler, backend, job, report)
+        job, worker, r = jobs[report.trial_id]
+        if report.error and report.r is None and num_retries[job.trial_id] < retries:
+            event = Event("retry", again(job, r), report.time, report=report)
+        else:
+            event = _judge(scheduler, backend, job, report)
         event.worker = worker
         log.append(event)
-        assert event.verdict is not None
-        if event.verdict.decision is Decision.CONTINUE:
+        if event.verdict is None:
+            num_retries[job.trial_id] += 1
+            jobs[job.trial_id] = event.job, worker, r
+            backend.release(job.trial_id, keep_checkpoint=True)
+            backend.start(event.job, worker)
+        elif event.verdict.decision is Decision.CONTINUE:
+            assert report.r is not None
+            jobs[job.trial_id] = job, worker, report.r
             backend.resume(report.trial_id, event.verdict.until)
         else:
             del jobs[report.trial_id]
             backend.release(report.trial_id, keep_checkpoint=event.verdict.decision is Decision.PAUSE)
         yield event
+
+
+def again(job: Job, r: int) -> Job:
+    """What is left of `job`, which has reported up to `r`, when it has to start again: each report waits for its answer at first."""
+    return replace(job, r_from=r, until=0)
+
+
+def retries_used(events: Iterable[Event]) -> Counter[int]:
+    """How often each trial was started again after a failure."""
+    return Counter(event.job.trial_id for event in events if event.kind == "retry")
 
 
 def _next_job(scheduler: Scheduler, backend: Backend, waiting: deque[Job]) -> Event | None:

@@ -195,7 +195,7 @@ class Recording:
 class Event:
     """One step of the run loop, for its consumers (journal, records, display)."""
 
-    kind: str  # "job", "report", or "restart" (a running trial started again after the study was resumed)
+    kind: str  # "job", "report", "restart" (of a running trial after the study was resumed) or "retry" (after the failure in `report`)
     job: Job
     time: float
     proposal: Proposal | None = None  # of a job that starts a new trial

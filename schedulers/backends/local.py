@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import heapq
-import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from schedulers.types import Benchmark, Job, Report
+from schedulers.backends import failures, slots
+from schedulers.backends.checkpoints import Checkpoints
+from schedulers.backends.process import WorkerProcess
+from schedulers.types import Benchmark, Event, Job, Report
 
 Note = Callable[[int, str, Mapping[str, Any]], None]
 TICK = 1.0  # seconds
-PATIENCE = 5.0  # seconds
+STARTUP = 60.0  # seconds that a process may take until it is ready, whatever report_timeout says
+EARLY_DEATHS = 3  # of one worker in a row, before it was ready
 
 
 def ignore_note(worker: int, text: str, extra: Mapping[str, Any]) -> None:
@@ -34,22 +35,29 @@ def ignore_wait(now: float) -> None:
 @dataclass
 class _Worker:
     number: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    log: IO[bytes]
-    ready: bool = False
+    process: WorkerProcess
     job: Job | None = None
+    num_jobs: int = 0
+    is_serving: bool = False  # its process trains the job, or waits for an answer about it; not one in the place of a dead one
+    removes: int | None = None  # the trial whose checkpoint the process was told to remove
     r: int = 0  # of the last report received
     delivered: int = 0  # of the last report given to the scheduler
+    heard: float = 0.0  # when the process last gave a sign of life, or was told to go on
+    num_kills: int = 0  # of the kernel's out-of-memory killer, when the job began
+    early_deaths: int = 0
+    is_exhausted: bool = False  # its memory ran out: what the process still holds would be missing in its next trial
 
 
 class LocalBackend:
     """`num_workers` processes; checkpoints in `folder`/checkpoints/<trial>, what workers print in `folder`/workers.
 
-    threads_per_worker: CPU threads of a worker's numerical libraries (None: the cores divided among the workers).
-    deadline: seconds after which nothing is delivered any more. elapsed: seconds an interrupted study had already taken.
+    devices, workers_per_device: who sees which accelerator (`slots.plan`). threads_per_worker: CPU threads of a worker's numerical
+    libraries (None: the cores divided among the workers). report_timeout: seconds without a report after which a worker counts as hung
+    and is killed; a first report includes the time to compile. checkpoint_quota_mb: see `Checkpoints`.
+    deadline: seconds after which nothing is delivered any more. earlier: the events of the interrupted study that goes on.
     on_wait: called about once a second, with the time, while nothing is reported.
-    A worker that dies fails its trial (a report without a resource) and is started again.
+    A worker that dies or hangs fails its trial (a report without a resource) and is replaced. Raises RuntimeError where no trial can
+    go on: a worker cannot start, or the disk is full.
     """
 
     is_simulated = False
@@ -60,146 +68,189 @@ class LocalBackend:
         num_workers: int,
         folder: str | Path,
         *,
+        devices: Sequence[int | str] | None = None,
+        workers_per_device: int = 1,
+        threads_per_worker: int | None = None,
+        report_timeout: float | None = None,
+        checkpoint_quota_mb: float | None = None,
         deadline: float | None = None,
-        elapsed: float = 0.0,
+        earlier: Sequence[Event] = (),
         on_note: Note = ignore_note,
         on_wait: Callable[[float], None] = ignore_wait,
         environment: Mapping[str, str] | None = None,
-        threads_per_worker: int | None = None,
     ) -> None:
-        if threads_per_worker is not None and threads_per_worker < 1:
-            raise ValueError(f"backend.threads_per_worker={threads_per_worker} must be at least 1, or null for an even share")
+        check(threads_per_worker, report_timeout, checkpoint_quota_mb)
         self._folder = Path(folder).resolve()
-        self._deadline, self._on_note, self._on_wait = deadline, on_note, on_wait
+        self._checkpoints = Checkpoints(self._folder, checkpoint_quota_mb)
+        self._checkpoints.restore(earlier)
+        self._report_timeout, self._deadline, self._on_note, self._on_wait = report_timeout, deadline, on_note, on_wait
         self._pickled = pickle.dumps(benchmark)
-        threads = threads_per_worker or max(1, (os.cpu_count() or 1) // num_workers)
-        self._environment = dict(os.environ if environment is None else environment) | _thread_limits(threads)
-        self._began = time.monotonic() - elapsed
+        threads = threads_per_worker or max(1, slots.num_cores() // num_workers)
+        base = dict(os.environ if environment is None else environment) | _thread_limits(threads)
+        self._environments = [base | slot for slot in slots.plan(num_workers, devices, workers_per_device, base)]
+        self._began = time.monotonic() - max((event.time for event in earlier), default=0.0)
         self._order = count()
-        self._reports: list[tuple[float, int, Report]] = []
+        self._reports: list[tuple[float, int, int, int, Report]] = []  # time, order of arrival, worker, its how-manieth job
         (self._folder / "workers").mkdir(parents=True, exist_ok=True)
-        self._workers = [self._spawn(number) for number in range(num_workers)]
+        self._workers = [_Worker(number, self._spawn(number)) for number in range(num_workers)]
+
+    @staticmethod
+    def num_workers(
+        asked: int | None, environment: Mapping[str, str], *, devices: Any = None, workers_per_device: int = 1, **settings: Any
+    ) -> int:
+        """How many workers there will be (None: as many as fit). Raises ValueError where the settings do not fit the machine."""
+        check(settings.get("threads_per_worker"), settings.get("report_timeout"), settings.get("checkpoint_quota_mb"))
+        return len(slots.plan(asked, devices, workers_per_device, environment))
 
     def idle(self) -> Sequence[int]:
         return [worker.number for worker in self._workers if worker.job is None]
 
     def start(self, job: Job, worker: int) -> None:
-        if self._workers[worker].process.poll() is not None:
-            self._respawn(worker)
         target = self._workers[worker]
-        target.job, target.r = job, job.r_from
-        self._send(target, ("job", job, str(self._folder / "checkpoints" / f"trial-{job.trial_id:05d}")))
+        if target.process.has_ended:
+            target.process.kill()
+            self._replace(target)
+        target.job, target.is_serving, target.removes = job, True, None
+        target.num_jobs += 1
+        target.r = target.delivered = job.r_from
+        target.heard, target.num_kills = time.monotonic(), failures.num_memory_kills()
+        self._checkpoints.start(job.trial_id)
+        target.process.send(("job", job, str(self._checkpoints.path(job.trial_id))))
 
     def next_report(self) -> Report | None:
-        while not self._reports:
-            busy = [worker for worker in self._workers if worker.job is not None]
+        while True:
+            if self._reports:
+                if self._deadline is not None and self._reports[0][0] > self._deadline:
+                    return None
+                _, _, number, job_number, report = heapq.heappop(self._reports)
+                worker = self._workers[number]
+                if worker.job is None or worker.num_jobs != job_number:  # it died while it waited for the verdict that ended its job
+                    continue
+                worker.delivered = report.r or 0
+                self._checkpoints.report(report)
+                return report
             left = TICK if self._deadline is None else self._deadline - self.now()
-            if not busy or left <= 0:
+            if left <= 0 or all(worker.job is None for worker in self._workers):
                 return None
-            ready = wait([worker.connection for worker in busy], min(TICK, left))
-            for worker in busy:
-                if worker.connection in ready:
-                    self._receive(worker)
+            self._listen(min(TICK, left))
             self._on_wait(self.now())
-        if self._deadline is not None and self._reports[0][0] > self._deadline:
-            return None
-        report = heapq.heappop(self._reports)[2]
-        self._of(report.trial_id).delivered = report.r or 0
-        return report
 
     def resume(self, trial_id: int, until: int) -> None:
         worker = self._of(trial_id)
-        self._send(worker, ("go", max(until, worker.delivered + 1)))
+        if worker.is_serving:
+            worker.heard = time.monotonic()
+            worker.process.send(("go", max(until, worker.delivered + 1)))
 
     def release(self, trial_id: int, keep_checkpoint: bool) -> None:
         worker = self._of(trial_id)
         worker.job = None
-        self._send(worker, ("end", keep_checkpoint))
+        if worker.is_exhausted:
+            worker.process.kill()
+            self._replace(worker)
+        if worker.is_serving:
+            worker.process.send(("end", keep_checkpoint))
+            worker.removes = None if keep_checkpoint else trial_id
+        elif not keep_checkpoint:
+            self._checkpoints.remove(trial_id)
+        if not keep_checkpoint:
+            self._checkpoints.end(trial_id)
+            return
+        for evicted in self._checkpoints.pause(trial_id):
+            self._on_note(worker.number, f"checkpoint of trial {evicted} removed: backend.checkpoint_quota_mb is used up", {})
 
     def now(self) -> float:
         return time.monotonic() - self._began
 
     def close(self) -> None:
         """End all workers at once: checkpoints are saved before a resource is reported, so nothing that was reported is lost."""
+        idle = [worker for worker in self._workers if worker.job is None]
         for worker in self._workers:
-            worker.connection.close()
-            if worker.job is not None:
-                worker.process.kill()
-        for worker in self._workers:
-            try:
-                worker.process.wait(PATIENCE)  # an idle one finds its pipe closed, after it has cleaned up behind its last trial
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
-                worker.process.wait()
-            worker.log.close()
+            worker.process.dismiss() if worker in idle else worker.process.kill()
+        for worker in idle:
+            worker.process.wait()
 
     def _of(self, trial_id: int) -> _Worker:
         return next(worker for worker in self._workers if worker.job is not None and worker.job.trial_id == trial_id)
 
-    def _spawn(self, number: int) -> _Worker:
-        ours, theirs = multiprocessing.Pipe()
-        log = (self._folder / "workers" / f"worker-{number}.log").open("ab")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "schedulers.backends.worker", str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            env=self._environment | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
-        theirs.close()
-        worker = _Worker(number, process, ours, log)
-        self._send(worker, self._pickled)
-        return worker
+    def _spawn(self, number: int) -> WorkerProcess:
+        return WorkerProcess(self._pickled, self._environments[number], self._log(number))
 
-    def _respawn(self, number: int) -> None:
-        dead = self._workers[number]
-        dead.connection.close()
-        dead.log.close()
-        self._workers[number] = self._spawn(number)
+    def _log(self, number: int) -> Path:
+        return self._folder / "workers" / f"worker-{number}.log"
 
-    def _send(self, worker: _Worker, message: Any) -> None:
-        try:
-            if isinstance(message, bytes):
-                worker.connection.send_bytes(message)
-            else:
-                worker.connection.send(message)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # the worker died: `_receive` finds the closed pipe and reports it
+    def _replace(self, worker: _Worker) -> None:
+        """A new process in the place of one that is dead."""
+        if worker.removes is not None:
+            self._checkpoints.remove(worker.removes)
+        worker.process = self._spawn(worker.number)
+        worker.is_serving, worker.is_exhausted, worker.removes = False, False, None
+
+    def _listen(self, seconds: float) -> None:
+        busy = [worker for worker in self._workers if worker.is_serving and worker.job is not None]
+        ready = wait([worker.process.connection for worker in busy], seconds)
+        for worker in busy:
+            if worker.process.connection in ready:
+                self._receive(worker)
+            elif worker.process.has_ended:  # though what it forked may still hold its pipe open
+                self._died(worker)
+            elif self._report_timeout is not None:
+                limit = self._report_timeout if worker.process.is_ready else max(self._report_timeout, STARTUP)
+                if time.monotonic() - worker.heard > limit:
+                    self._hung(worker, limit)
 
     def _receive(self, worker: _Worker) -> None:
+        worker.heard = time.monotonic()
         try:
-            while worker.connection.poll():
-                kind, *content = worker.connection.recv()
-                if kind == "ready":
-                    worker.ready = True
-                elif kind == "log":
+            for kind, *content in worker.process.receive():
+                if kind == "log":
                     self._on_note(worker.number, *content)
                 else:
-                    self._queue(worker, *content)
-        except (EOFError, ConnectionResetError):
+                    self._reported(worker, *content)
+        except EOFError:
             self._died(worker)
 
-    def _queue(self, worker: _Worker, report: Report, moment: float) -> None:
-        at = moment - self._began
+    def _reported(self, worker: _Worker, report: Report, moment: float) -> None:
+        if failures.is_disk_full(report.error):
+            raise RuntimeError(
+                f"{failures.last_line(report.error)} (trial {report.trial_id} in {self._folder}); the journal and the checkpoints saved so "
+                f"far are kept: make room, then go on with resume={self._folder}"
+            )
         worker.r = report.r if report.r is not None else worker.r
-        stamped = Report(report.trial_id, report.r, report.metric, at, report.seconds, report.error)
-        heapq.heappush(self._reports, (at, next(self._order), stamped))
+        worker.is_exhausted = failures.is_out_of_memory(report.error)
+        self._queue(worker, replace(report, time=moment - self._began))
 
     def _died(self, worker: _Worker) -> None:
-        code = worker.process.wait()
-        log = self._folder / "workers" / f"worker-{worker.number}.log"
-        if not worker.ready:
-            tail = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no output"]
-            raise RuntimeError(f"worker {worker.number} could not start ({tail[0]}); all it printed is in {log}")
+        process = worker.process
+        worker.early_deaths = 0 if process.is_ready else worker.early_deaths + 1
+        code = process.reap()
+        if not process.is_ready and (code >= 0 or worker.early_deaths >= EARLY_DEATHS):
+            raise RuntimeError(f"worker {worker.number} could not start ({process.last_words()}); all it printed is in {process.log}")
+        num_kills = failures.num_memory_kills() - worker.num_kills
+        self._replace(worker)
+        self._fail(worker, failures.of_process(code, worker.r + 1, process.log, num_kills))
+
+    def _hung(self, worker: _Worker, limit: float) -> None:
+        worker.process.kill()
+        self._replace(worker)
+        self._fail(worker, failures.of_hang(limit, worker.r + 1, self._log(worker.number)))
+
+    def _fail(self, worker: _Worker, error: str) -> None:
+        """The trial fails without a resource; it stays the worker's until the scheduler has heard of it."""
         assert worker.job is not None
-        how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-        error = f"the worker process {how} during resource {worker.r + 1}; what it printed is in {log}"
-        report = Report(worker.job.trial_id, None, float("nan"), self.now(), 0.0, error)
-        heapq.heappush(self._reports, (self.now(), next(self._order), report))
-        job = worker.job
-        self._respawn(worker.number)
-        self._workers[worker.number].job = job  # until the scheduler has heard of it and releases the worker
+        self._queue(worker, Report(worker.job.trial_id, None, float("nan"), self.now(), 0.0, error))
+
+    def _queue(self, worker: _Worker, report: Report) -> None:
+        heapq.heappush(self._reports, (report.time, next(self._order), worker.number, worker.num_jobs, report))
+
+
+def check(threads_per_worker: int | None, report_timeout: float | None, checkpoint_quota_mb: float | None) -> None:
+    """Raise ValueError on settings that mean nothing."""
+    if threads_per_worker is not None and threads_per_worker < 1:
+        raise ValueError(f"backend.threads_per_worker={threads_per_worker} must be at least 1, or null for an even share")
+    if report_timeout is not None and not report_timeout > 0:
+        raise ValueError(f"backend.report_timeout={report_timeout} must be a positive number of seconds, or null for no limit")
+    if checkpoint_quota_mb is not None and not checkpoint_quota_mb > 0:
+        raise ValueError(f"backend.checkpoint_quota_mb={checkpoint_quota_mb} must be positive, or null for no limit")
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from bisect import insort
+from collections.abc import Mapping, Sequence
 from itertools import count
+from typing import Any
 
 from schedulers.backends.trial import Segment
 from schedulers.types import Benchmark, Job, Report
@@ -18,6 +20,7 @@ class SimulatedBackend:
     """
 
     is_simulated = True
+    default_workers = 4
 
     def __init__(self, benchmark: Benchmark, num_workers: int, *, deadline: float | None = None, start_cost: float = 0.0) -> None:
         if start_cost < 0:
@@ -28,6 +31,11 @@ class SimulatedBackend:
         self._order = count()
         self._events: list[tuple[float, int, Report]] = []
         self._running: dict[int, tuple[Segment, int]] = {}
+
+    @classmethod
+    def num_workers(cls, asked: int | None, environment: Mapping[str, str], **settings: Any) -> int:
+        """How many workers there will be; any number will do, on any machine."""
+        return cls.default_workers if asked is None else asked
 
     def idle(self) -> Sequence[int]:
         return self._idle
@@ -49,7 +57,7 @@ class SimulatedBackend:
     def release(self, trial_id: int, keep_checkpoint: bool) -> None:
         segment, worker = self._running.pop(trial_id)
         segment.close()
-        heapq.heappush(self._idle, worker)
+        insort(self._idle, worker)
 
     def now(self) -> float:
         return self._clock

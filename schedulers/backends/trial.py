@@ -12,6 +12,7 @@ import traceback
 from numbers import Integral, Real
 from typing import Any
 
+from schedulers.backends import failures
 from schedulers.types import Benchmark, Job, Report
 
 
@@ -33,8 +34,8 @@ class Segment:
             if self._iterator is None:
                 self._iterator = iter(self._benchmark.train(self._job, self._dir))
             item = next(self._iterator, None)
-        except Exception:
-            return self._failed(traceback.format_exc(), time.perf_counter() - began)
+        except Exception as error:
+            return self._failed(failures.describe(error), time.perf_counter() - began)
         if item is None:
             problem = (
                 f"the training ended (or yielded None) after resource {self._r or self._job.r_from}, before it reached {self._job.r_to}"

@@ -16,11 +16,14 @@ import signal
 import sys
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 
+from schedulers.backends import failures
 from schedulers.backends.trial import Segment
-from schedulers.types import Benchmark, Job
+from schedulers.types import Benchmark, Job, Report
 
 PR_SET_PDEATHSIG = 1
+OOM_SCORE = "500"  # of 1000: if memory runs out, the kernel is to take the trial that needs so much, not the driver
 
 
 class Forward(logging.Handler):
@@ -40,6 +43,7 @@ def main(fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     connection = Connection(fd)
     logger = logging.getLogger("experiments")
     logger.setLevel(logging.INFO)
@@ -51,8 +55,7 @@ def main(fd: int) -> None:
             kind, *content = connection.recv()
         except EOFError:
             return
-        if kind != "job":  # the end of a job that a worker before this one took to its grave
-            continue
+        assert kind == "job"
         job, folder = content
         if not serve(connection, benchmark, job, folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -60,13 +63,10 @@ def main(fd: int) -> None:
 
 def serve(connection: Connection, benchmark: Benchmark, job: Job, folder: str) -> bool:
     """Train until the driver ends the job; returns whether to keep the checkpoint."""
-    os.makedirs(folder, exist_ok=True)
-    if job.r_from > 0 and not os.listdir(folder):  # a script that saves nothing starts again from scratch
-        job = dataclasses.replace(job, r_from=0)
-    segment = Segment(benchmark, job, folder)
+    segment, problem = prepare(benchmark, job, folder)
     until = max(job.until, job.r_from + 1)
     while True:
-        report = segment.next()
+        report = problem or segment.next()
         connection.send(("report", report, time.monotonic()))
         blocked = bool(report.error) or report.r is None
         while blocked or connection.poll() or (report.r or 0) >= until:
@@ -75,6 +75,17 @@ def serve(connection: Connection, benchmark: Benchmark, job: Job, folder: str) -
                 segment.close()
                 return bool(value)
             until = max(until, min(value, job.r_to))
+
+
+def prepare(benchmark: Benchmark, job: Job, folder: str) -> tuple[Segment, Report | None]:
+    """The training of `job`, and what to report instead of training if its folder cannot be made."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        return Segment(benchmark, job, folder), Report(job.trial_id, None, float("nan"), error=failures.describe(error))
+    if job.r_from > 0 and not os.listdir(folder):  # a script that saves nothing, or an evicted checkpoint: again from scratch
+        job = dataclasses.replace(job, r_from=0)
+    return Segment(benchmark, job, folder), None
 
 
 if __name__ == "__main__":
