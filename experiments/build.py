@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from schedulers.asha import AsyncHyperband
 from schedulers.searchers.random import RandomSearcher
 from schedulers.searchers.wrappers import Recorded, TrialLimit
 from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher
-
-SIMULATED_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -40,6 +38,7 @@ class Parts:
     levels: tuple[int, ...]
     num_workers: int
     budget: Budget
+    retries: int
     is_simulated: bool
     backend: Callable[..., Backend]
 
@@ -59,7 +58,9 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     OmegaConf.update(cfg, "benchmark.r_max", benchmark.r_max, force_add=True)
     backend = _make(cfg, "backend")
     is_simulated = bool(backend.func.is_simulated)
-    num_workers = _num_workers(cfg, is_simulated)
+    environment = trial_environment()
+    asked = None if cfg.workers is None else _whole("workers", cfg.workers, 1)
+    num_workers = _call(partial(backend.func.num_workers, asked, environment), "backend", **backend.keywords)
     searcher = _searcher(cfg, benchmark, is_simulated)
     if budget.trials is not None:
         searcher = TrialLimit(searcher, budget.trials)
@@ -69,8 +70,9 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
         raise ValueError(f"budget.reports={budget.reports} ends before the first milestone: it must be at least r_min={levels[0]}")
     settings: dict[str, Any] = {"deadline": budget.seconds}
     if not is_simulated:
-        settings |= {"folder": folder, "environment": trial_environment()}
-    return Parts(benchmark, scheduler, levels, num_workers, budget, is_simulated, _bound(backend, benchmark, num_workers, settings))
+        settings |= {"folder": folder, "environment": environment}
+    bound = _bound(backend, benchmark, num_workers, settings)
+    return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound)
 
 
 def _bound(backend: Any, benchmark: Benchmark, num_workers: int, settings: Mapping[str, Any]) -> Callable[..., Backend]:
@@ -125,14 +127,6 @@ def _budget(cfg: DictConfig) -> Budget:
         if limits[name] is not None:
             _whole(f"budget.{name}", limits[name], 1)
     return Budget(limits["seconds"], limits["trials"], limits["reports"])
-
-
-def _num_workers(cfg: DictConfig, is_simulated: bool) -> int:
-    if cfg.workers is not None:
-        return _whole("workers", cfg.workers, 1)
-    if is_simulated:
-        return SIMULATED_WORKERS
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -194,6 +194,8 @@ class Display:
         return min(next((level for level in levels if level > lane.r), self._r_max), lane.r_to)
 
     def _print_lines(self, event: Event, is_new_incumbent: bool) -> None:
+        if event.kind == "retry":
+            self._print(f"[{span(event.time)}] {explain(event, self._metric_name, self._mode)}")
         if event.kind != "report":
             return
         trial = self._study.trials[event.job.trial_id]
@@ -248,6 +250,9 @@ def explain(event: Event, metric_name: str = "metric", mode: str = "min") -> str
     job, trial = event.job, f"trial {event.job.trial_id}"
     if event.kind == "restart":
         return f"{trial}: was running when the study was interrupted, starts again from r={job.r_from} towards r={job.r_to}"
+    if event.kind == "retry":
+        error = "" if event.report is None else last_line(event.report.error)
+        return f"{trial}: failed and starts again from r={job.r_from} towards r={job.r_to}: {error}"
     if event.kind == "job":
         if event.proposal is None:
             return f"{trial}: promoted, from r={job.r_from} to r={job.r_to}" + ("" if job.r_from else " (from scratch)")

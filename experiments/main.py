@@ -83,20 +83,19 @@ def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes:
     """Run the loop until the budget is spent; returns whether the user interrupted it."""
     from experiments.display import explain
     from schedulers.journal import Checked, replay
-    from schedulers.run import run
+    from schedulers.run import retries_used, run
 
     events: Iterator[Event]
     if parts.is_simulated:
         backend = parts.backend()
-        events = run(parts.scheduler, backend, Checked(journal, recording))
+        events = run(parts.scheduler, backend, Checked(journal, recording), retries=parts.retries)
         num_reports = 0
     else:
         restarts = replay(parts.scheduler, recording)
         display.restore(recording.events)
         num_reports = sum(event.kind == "report" for event in recording.events)
-        elapsed = max((event.time for event in recording.events), default=0.0)
-        backend = parts.backend(elapsed=elapsed, on_note=notes.from_worker, on_wait=display.tick)
-        events = run(parts.scheduler, backend, journal, restarts)
+        backend = parts.backend(earlier=recording.events, on_note=notes.from_worker, on_wait=display.tick)
+        events = run(parts.scheduler, backend, journal, restarts, parts.retries, retries_used(recording.events))
     try:
         for event in events:
             log.info("%s", explain(event, metric, parts.benchmark.mode))

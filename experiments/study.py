@@ -75,6 +75,8 @@ class Study:
         if event.kind == "report":
             self._report(event)
         else:
+            if event.report is not None:  # a failed attempt of a trial that starts again
+                self._spend(event)
             self._start(event)
 
     def counts(self) -> Counter[str]:
@@ -107,8 +109,7 @@ class Study:
         report, verdict, trial = event.report, event.verdict, self.trials[event.job.trial_id]
         if report is None or verdict is None:
             raise ValueError(f"a report event of trial {event.job.trial_id} carries no report or no verdict")
-        self.training += report.seconds
-        trial.seconds += report.seconds
+        self._spend(event)
         trial.since = event.time
         if event.worker is not None:
             trial.worker = event.worker
@@ -123,6 +124,11 @@ class Study:
             incumbent = None if self.best is None else self.best.best_metric
             seen = (trial.trial_id, trial.bracket, report.r, metric, event.time, report.seconds, trial.worker)
             self.reports.append(ReportRecord(*seen, verdict.decision.value, verdict.why, incumbent))
+
+    def _spend(self, event: Event) -> None:
+        assert event.report is not None
+        self.training += event.report.seconds
+        self.trials[event.job.trial_id].seconds += event.report.seconds
 
     def _observe(self, trial: TrialRecord, report: Report, metric: float | None, time: float) -> None:
         trial.r = trial.r if report.r is None else report.r
