@@ -75,7 +75,7 @@ def test_a_seed_chooses_the_repetition_and_nothing_else() -> None:
 def test_an_unknown_task_and_a_missing_or_damaged_file_are_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"benchmark.task='svhn' is unknown; valid are {', '.join(TASKS)}"):
         NASBench201("svhn")
-    with pytest.raises(ValueError, match="benchmark=blackbox reads the table with real curves"):
+    with pytest.raises(ValueError, match="set data_dir or benchmark.folder, or read the table with real curves"):
         NASBench201(data_dir=str(tmp_path))
     (tmp_path / "nasbench201").mkdir()
     (tmp_path / "nasbench201" / "nasbench201.npz").write_bytes(b"PK\x03\x04 not a table")

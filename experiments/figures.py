@@ -1,0 +1,93 @@
+"""`python -m experiments.figures figure=2 scale=smoke`: a figure of the papers, the data behind it, and the verdict on the paper's claims.
+
+figure     which one (conf/figure/<figure>.yaml)
+scale      smoke: minutes of simulated time, two seeds; paper: 30 seeds over the figure's whole time
+out        where figures/, and data/ with parquet and verdicts, are written (default outputs/figures)
+store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
+processes  how many studies at a time (default: one per core); seeds: another number of seeds
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from experiments.runtime import prepare_environment
+
+DEFAULTS = {"scale": "smoke", "out": "outputs/figures", "store": "outputs/studies", "processes": "0", "seeds": "0"}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    prepare_environment()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    try:
+        print(make(_settings(sys.argv[1:] if arguments is None else arguments)))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def make(settings: dict[str, str]) -> str:
+    """Make the figure; returns its verdict table."""
+    from experiments.overrides import composed
+    from experiments.paper import asha_counts, brackets, pasha, regret, trace
+    from experiments.paper.context import Context
+
+    kinds = {"regret": regret, "trace": trace, "brackets": brackets, "asha_counts": asha_counts, "pasha": pasha}
+    name, scale = settings["figure"], settings["scale"]
+    spec = _read(name)
+    context = Context(
+        name=name,
+        scale=scale,  # type: ignore[arg-type]
+        seeds=int(settings["seeds"]) or None,
+        out=Path(settings["out"]),
+        store=Path(settings["store"]),
+        processes=int(settings["processes"]) or os.cpu_count() or 1,
+        compose=composed,
+        tasks=_read("tasks"),
+        methods=_read("methods"),
+    )
+    began = time.perf_counter()
+    verdicts: str = kinds[spec["kind"]].make(spec, context)
+    context.say(f"figure {name}, scale {scale}: {time.perf_counter() - began:.0f} s; written to {context.out}")
+    return verdicts
+
+
+def figure_names() -> list[str]:
+    from experiments.cli import CONFIG_DIR
+
+    return sorted(path.stem for path in (CONFIG_DIR / "figure").glob("*.yaml") if path.stem not in ("tasks", "methods"))
+
+
+def _settings(arguments: list[str]) -> dict[str, str]:
+    given = {}
+    for argument in arguments:
+        key, separator, value = argument.partition("=")
+        if not separator or key not in {"figure", *DEFAULTS}:
+            raise ValueError(f"{argument!r} is no setting; valid are figure=..., {', '.join(f'{k}={v}' for k, v in DEFAULTS.items())}")
+        given[key] = value
+    settings = DEFAULTS | given
+    if settings.get("figure") not in figure_names():
+        raise ValueError(f"figure={settings.get('figure', '')} does not exist; choose {', '.join(figure_names())}")
+    if settings["scale"] not in ("smoke", "paper"):
+        raise ValueError(f"scale={settings['scale']} is unknown: choose smoke or paper")
+    for key in ("processes", "seeds"):
+        if not settings[key].isdigit():
+            raise ValueError(f"{key}={settings[key]} must be a whole number")
+    return settings
+
+
+def _read(name: str) -> Any:
+    from omegaconf import OmegaConf
+
+    from experiments.cli import CONFIG_DIR
+
+    return OmegaConf.to_container(OmegaConf.load(CONFIG_DIR / "figure" / f"{name}.yaml"), resolve=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""What a figure is given, and what it leaves: pictures, the data behind them, and a table of verdicts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import matplotlib
+import pyarrow as pa
+import pyarrow.parquet as pq
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from experiments.grid import Study, run_grid
+from experiments.plots import STYLE
+
+Scale = Literal["smoke", "paper"]
+
+
+class Claim(NamedTuple):
+    """A row of the verdict table: what the paper says, what was compared, what was found, and what follows."""
+
+    text: str
+    compared: str
+    found: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """`name` is the figure's, `seeds` the number of seeds asked for (None: the scale's own)."""
+
+    name: str
+    scale: Scale
+    seeds: int | None
+    out: Path
+    store: Path
+    processes: int
+    compose: Callable[[Sequence[str]], Any]
+    tasks: Mapping[str, Any]
+    methods: Mapping[str, Sequence[str]]
+    say: Callable[[str], None] = print
+
+    def num_seeds(self, of_paper: int = 30) -> int:
+        return self.seeds or (2 if self.scale == "smoke" else of_paper)
+
+    def run(self, studies: Sequence[Study]) -> dict[Study, pa.Table]:
+        return run_grid(studies, self.store, self.compose, self.processes, self.say)
+
+    def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:
+        """The study of a method on a task until `seconds`; `more` are further overrides, which win."""
+        limits = [f"budget.seconds={'null' if seconds is None else f'{seconds:g}'}", "budget.trials=null"]
+        given = ["backend=simulated", f"workers={workers}", *limits, *self.tasks[task]["overrides"], *self.methods[method], *more]
+        latest = {override.split("=")[0]: override for override in given}
+        return Study(tuple(sorted(latest.values())), seed)
+
+    def save(self, figure: Figure) -> None:
+        """PNG and PDF, without a date in them."""
+        FigureCanvasAgg(figure)
+        path = self.path("figures", "png")
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(path, dpi=160, metadata={"Software": None})
+            figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+    def write_data(self, table: pa.Table, meta: Mapping[str, Any]) -> None:
+        """The numbers behind the picture, with how they came about."""
+        about = {"figure": self.name, "scale": self.scale, "commit": _commit(), **meta}
+        pq.write_table(table.replace_schema_metadata({"figure": json.dumps(about)}), self.path("data", "parquet"), compression="zstd")
+
+    def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str]) -> str:
+        """The verdict table as Markdown, written and returned."""
+        rows = ["| the paper's claim | compared | found | verdict |", "|---|---|---|---|"]
+        for claim in claims:
+            verdict = claim.verdict if self.scale == "paper" else "not judged at smoke scale"
+            rows.append(f"| {claim.text} | {claim.compared} | {claim.found} | **{verdict}** |")
+        text = "\n".join([f"## {title}", "", *rows, "", *[f"- {note}" for note in notes], ""])
+        self.path("data", "md").write_text(text)
+        return text
+
+    def path(self, folder: str, suffix: str) -> Path:
+        """Where this figure's file of that kind goes; its folder exists."""
+        path = self.out / folder / f"figure_{self.name}{'' if self.scale == 'paper' else '_smoke'}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,109 @@
+"""PASHA beside ASHA (Bohdal et al. 2023, table on NAS-Bench-201): time, accuracy of what was found, distribution of the largest resource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from matplotlib.figure import Figure
+
+from experiments.grid import incumbents
+from experiments.paper.context import Claim, Context
+from experiments.plots import COLOURS, STYLE
+from experiments.statistics import Interval, bootstrap
+
+COLUMNS = ("task", "method", "seed", "hours", "accuracy", "largest")
+
+
+def make(spec: Mapping[str, Any], context: Context) -> str:
+    """Simulate, tabulate, judge; returns the verdict table."""
+    seeds = context.num_seeds(int(spec["seeds"]))
+    trials = int(spec["trials"]) // (8 if context.scale == "smoke" else 1)
+    studies = {
+        (task, method, seed): context.study(task, method, int(spec["workers"]), seed, seconds=None, more=[f"budget.trials={trials}", *more])
+        for task in spec["tasks"]
+        for method, more in spec["methods"].items()
+        for seed in range(seeds)
+    }
+    tables = context.run(list(studies.values()))
+    rows = [(*key, *_outcome(tables[study])) for key, study in studies.items()]
+    data = pa.table(dict(zip(COLUMNS, map(list, zip(*rows, strict=True)), strict=True)))
+    context.write_data(data, {"title": spec["title"]})
+    context.save(_draw(spec, rows))
+    claims = [claim for task in spec["tasks"] for claim in _claims(spec, task, rows)]
+    notes = [f"{seeds} paired seeds; every study starts {trials} configurations and finishes what is running.", *spec["notes"]]
+    notes += [_line(task, method, rows) for task in spec["tasks"] for method in spec["methods"]]
+    return context.write_verdicts(spec["title"], claims, notes)
+
+
+def _outcome(table: pa.Table) -> tuple[float, float, int]:
+    """(hours, accuracy in percent that the incumbent's configuration reaches at r_max, largest resource of any trial)."""
+    reports = table.filter(pc.equal(table["kind"], "report"))
+    _, _, finals = incumbents(table)
+    return reports["time"][-1].as_py() / 3600, 100 * (1 - finals[-1]), max(reports["r"].to_pylist())
+
+
+def _pick(rows: list[Any], task: str, method: str, column: str) -> np.ndarray:
+    return np.array([row[COLUMNS.index(column)] for row in rows if row[:2] == (task, method)], float)
+
+
+def _claims(spec: Mapping[str, Any], task: str, rows: list[Any]) -> list[Claim]:
+    asha, pasha = spec["methods"]
+    speed = bootstrap(np.log10(_pick(rows, task, asha, "hours") / _pick(rows, task, pasha, "hours")))
+    worse = bootstrap(_pick(rows, task, asha, "accuracy") - _pick(rows, task, pasha, "accuracy"))
+    spread = float(np.std(_pick(rows, task, asha, "accuracy"), ddof=1))
+    largest = _pick(rows, task, pasha, "largest")
+    low, high = np.log10(spec["speed_up"])
+    said = f"speed-up {10**speed.median:.2f} [{10**speed.low:.2f}, {10**speed.high:.2f}], n = {speed.n}"
+    is_fast = "stand-in agrees" if low <= speed.median <= high and speed.low > 0 else "stand-in disagrees"
+    return [
+        Claim(spec["claims"][0], task, said, is_fast if speed.n > 1 else "undecided"),
+        Claim(
+            spec["claims"][1],
+            task,
+            f"{worse.median:+.2f} points [{worse.low:+.2f}, {worse.high:+.2f}] lost; s.d. {spread:.2f}",
+            _equal(worse, spread),
+        ),
+        Claim(
+            spec["claims"][2],
+            task,
+            f"mean {largest.mean():.1f}, s.d. {largest.std(ddof=1):.1f}, quartiles {'/'.join(f'{q:g}' for q in np.quantile(largest, [0.25, 0.5, 0.75]))}",
+            "stand-in agrees" if np.median(largest) < 100 else "stand-in disagrees",
+        ),
+    ]
+
+
+def _equal(found: Interval, spread: float) -> str:
+    """Whether the accuracies differ by less than ASHA's own standard deviation."""
+    if found.n < 2 or (found.low <= spread < found.high):
+        return "undecided"
+    return "stand-in agrees" if found.high <= spread else "stand-in disagrees"
+
+
+def _line(task: str, method: str, rows: list[Any]) -> str:
+    accuracy, hours, largest = (_pick(rows, task, method, column) for column in ("accuracy", "hours", "largest"))
+    return (
+        f"{task}, {method}: accuracy {accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}, {hours.mean():.2f} ± {hours.std(ddof=1):.2f} h, "
+        f"largest resource {largest.mean():.1f} ± {largest.std(ddof=1):.1f}."
+    )
+
+
+def _draw(spec: Mapping[str, Any], rows: list[Any]) -> Figure:
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.4 * len(spec["tasks"]), 2.8), layout="constrained")
+        figure.suptitle(spec["title"].replace(" — ", "\n"), fontsize=8)
+        for number, task in enumerate(spec["tasks"]):
+            axes = figure.add_subplot(1, len(spec["tasks"]), number + 1)
+            for i, method in enumerate(spec["methods"]):
+                largest, hours = _pick(rows, task, method, "largest"), _pick(rows, task, method, "hours")
+                axes.plot(hours, largest, "o", color=COLOURS[i], markersize=3.5, alpha=0.7, markeredgewidth=0, label=method)
+            axes.set_yscale("log")
+            axes.set_title(task, fontsize=8)
+            axes.set_xlabel("hours until the last trial ended")
+            axes.set_ylabel("largest resource of any trial (epochs)" if number == 0 else "")
+            axes.legend()
+    return figure

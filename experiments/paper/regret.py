@@ -1,0 +1,214 @@
+"""Immediate regret over wall-clock time, methods side by side: figures 2 to 5 and 7 to 9 of Klein et al. 2020.
+
+A specification has `panels` (task, workers, methods) and `claims` (a relation between two lines of a panel). The two ends of a claim are
+compared seed by seed; see `experiments.statistics` for how.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pyarrow as pa
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from experiments.grid import Study, incumbents
+from experiments.paper.context import Claim, Context
+from experiments.plots import COLOURS, STYLE
+from experiments.statistics import Interval, Steps, all_known, log_regret, mean_curve, regret_difference, time_ratio, verdict
+
+SMOKE_SHARE = 0.05  # of a panel's time
+GRID = 200
+UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+
+
+class Line(NamedTuple):
+    method: str
+    workers: int
+
+
+class Panel(NamedTuple):
+    """The runs of one picture. `runs`: by line and seed."""
+
+    name: str
+    task: str
+    stand_in: str | None
+    seconds: float
+    floor: float
+    runs: dict[Line, dict[int, Steps]]
+    several_workers: bool
+
+    @property
+    def optimum(self) -> float:
+        """The best that was ever seen on this panel's task: what regret is measured against."""
+        return min(float(run.best[-1]) for runs in self.runs.values() for run in runs.values() if len(run.best))
+
+    def label(self, line: Line) -> str:
+        return f"{line.method}, {line.workers} worker{'s' * (line.workers > 1)}" if self.several_workers else line.method
+
+
+def make(spec: Mapping[str, Any], context: Context) -> str:
+    """Simulate, draw, judge; returns the verdict table."""
+    if context.scale == "smoke":
+        spec = {**spec, "panels": spec["panels"][: spec.get("smoke_panels", 1)]}
+    studies = {
+        (number, line, seed): study
+        for number, panel in enumerate(spec["panels"])
+        for (line, seed), study in _studies(panel, context).items()
+    }
+    tables = context.run(list(studies.values()))
+    runs = {key: incumbents(tables[study]) for key, study in studies.items()}
+    panels = [_panel(panel, number, runs, context) for number, panel in enumerate(spec["panels"])]
+    _share_optimum(panels)
+    context.save(_draw(spec, panels, context))
+    context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels}})
+    claims = [_judge(claim, panels[claim.get("panel", 0)]) for claim in spec["claims"] if claim.get("panel", 0) < len(panels)]
+    return context.write_verdicts(_title(spec, panels), claims, [*_notes(spec, panels, context)])
+
+
+def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int], Study]:
+    is_smoke = context.scale == "smoke"
+    workers = [panel["workers"]] if isinstance(panel["workers"], int) else list(panel["workers"])
+    seconds = context.tasks[panel["task"]]["seconds"] * (SMOKE_SHARE if is_smoke else 1)
+    return {
+        (Line(method, w), seed): context.study(panel["task"], method, w, seed, seconds=seconds)
+        for method in panel["methods"]
+        for w in (workers[:1] if is_smoke else workers)
+        for seed in range(context.num_seeds())
+    }
+
+
+def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], context: Context) -> Panel:
+    task = context.tasks[panel["task"]]
+    mine: dict[Line, dict[int, Steps]] = {}
+    for (of, line, seed), (times, best, _) in runs.items():
+        if of == number:
+            mine.setdefault(line, {})[seed] = Steps(times, best)
+    seconds = task["seconds"] * (SMOKE_SHARE if context.scale == "smoke" else 1)
+    several = len({line.workers for line in mine}) > 1
+    return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], mine, several)
+
+
+def _share_optimum(panels: Sequence[Panel]) -> None:
+    """Panels of one task are measured against one optimum: each gets a run of the others' best, of no method of its own."""
+    for panel in panels:
+        best = min(other.optimum for other in panels if other.task == panel.task)
+        if best < panel.optimum:
+            panel.runs[Line("(best of the other panels)", 0)] = {-1: Steps(np.array([np.inf]), np.array([best]))}
+
+
+def _lines(panel: Panel) -> list[Line]:
+    return [line for line in panel.runs if line.workers]
+
+
+def _judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
+    first, second = (_line(claim[end], panel) for end in ("first", "second"))
+    if first not in panel.runs or second not in panel.runs:
+        return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
+    a, b = panel.runs[first], panel.runs[second]
+    relation, when = claim["relation"], claim.get("at", 1.0)
+    compared = f"{panel.name}: {_name(first, panel)} against {_name(second, panel)}"
+    if relation == "no slower":
+        found, regret = time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)
+        said = f"log10 of the times' ratio to a regret of {regret:.3g}: {_interval(found)}"
+    else:
+        found = regret_difference(a, b, when * panel.seconds, panel.optimum, panel.floor)
+        said = f"log10 regret at {when:g} of the time: {_interval(found)}"
+    return Claim(claim["text"], compared, said, verdict(relation, found, panel.stand_in is not None))
+
+
+def _line(end: Any, panel: Panel) -> Line:
+    if isinstance(end, str):
+        return Line(end, next(line.workers for line in _lines(panel)))
+    return Line(end[0], int(end[1]))
+
+
+def _name(line: Line, panel: Panel) -> str:
+    return f"{line.method} with {line.workers}" if panel.several_workers else line.method
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.median:+.2f} [{found.low:+.2f}, {found.high:+.2f}], n = {found.n}"
+
+
+def _title(spec: Mapping[str, Any], panels: Sequence[Panel]) -> str:
+    stand_ins = dict.fromkeys(panel.stand_in for panel in panels if panel.stand_in)
+    return f"{spec['title']}{' — stand-in: ' + '; '.join(stand_ins) if stand_ins else ''}"
+
+
+def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) -> list[str]:
+    seeds = context.num_seeds()
+    notes = [f"{seeds} paired seeds{'' if context.scale == 'paper' and seeds >= 30 else ' (the paper scale has 30)'}, decision time zero."]
+    for panel in panels:
+        at_end = [f"{_name(line, panel)} {10 ** np.median(_final_regrets(panel, line)):.3g}" for line in _lines(panel)]
+        notes.append(f"{panel.name}, median regret after {panel.seconds:g} s against {panel.optimum:.5g}: {', '.join(at_end)}.")
+    return notes + list(spec.get("notes", []))
+
+
+def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
+    final = np.array([run.at(np.array([panel.seconds]))[0] for run in panel.runs[line].values()])
+    return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
+
+
+def _data(panels: Sequence[Panel], runs: Mapping[Any, Any]) -> pa.Table:
+    rows: dict[str, list[Any]] = {name: [] for name in ("panel", "method", "workers", "seed", "time", "best", "final")}
+    for (number, line, seed), steps in runs.items():
+        for time, best, final in zip(*steps, strict=True):
+            for name, value in zip(rows, (panels[number].name, line.method, line.workers, seed, time, best, final), strict=True):
+                rows[name].append(value)
+    return pa.table(rows)
+
+
+def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) -> Figure:
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2.9 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
+        title = _title(spec, panels).replace(" — ", "\n")
+        figure.suptitle(f"{title}{' (smoke scale)' if context.scale == 'smoke' else ''}", fontsize=8)
+        for number, panel in enumerate(panels):
+            axes = figure.add_subplot(rows, columns, number + 1)
+            _draw_panel(axes, panel)
+            axes.set_title(panel.name, fontsize=8)
+            if number % columns == 0:
+                axes.set_ylabel("immediate regret")
+    return figure
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    """Mean and standard error of the mean, from the time on at which all runs of all lines have a result."""
+    grid = np.linspace(0, panel.seconds, GRID)
+    lines = _lines(panel)
+    known = np.all([all_known(panel.runs[line], grid) for line in lines], axis=0)
+    scale, unit = next(((s, u) for s, u in UNITS if panel.seconds > 3 * s), (1.0, "seconds"))
+    methods, workers = (list(dict.fromkeys(values)) for values in zip(*lines, strict=True))
+    highest, lowest = 0.0, np.inf
+    for line in lines:
+        mean, error = mean_curve(panel.runs[line], grid[known], panel.optimum)
+        mean = np.maximum(mean, panel.floor)
+        colour, style = _look(line, methods, workers, panel.several_workers)
+        axes.plot(grid[known] / scale, mean, color=colour, linestyle=style, linewidth=1.1, label=panel.label(line))
+        if not panel.several_workers and np.isfinite(error).all():
+            low = np.maximum(mean - error, panel.floor / 2)
+            axes.fill_between(grid[known] / scale, low, mean + error, color=colour, alpha=0.18, linewidth=0)
+        highest, lowest = max(highest, mean.max(initial=0.0)), min(lowest, mean.min(initial=np.inf))
+    axes.set_yscale("log")
+    axes.set_ylim(lowest / 1.4, highest * 1.4)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest / lowest < 200 else (1,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlim(0, panel.seconds / scale)
+    axes.set_xlabel(f"wall-clock time ({unit})")
+    axes.grid(axis="y")
+    axes.legend(fontsize=5 if panel.several_workers else 6)
+
+
+def _look(line: Line, methods: Sequence[str], workers: Sequence[int], several_workers: bool) -> tuple[str, str]:
+    """Colour by method; where worker counts differ, colour by these, solid for model-based methods and dashed for random ones."""
+    if several_workers:
+        return COLOURS[workers.index(line.workers) % len(COLOURS)], "--" if "HB" in line.method and "BO" not in line.method else "-"
+    return COLOURS[methods.index(line.method) % len(COLOURS)], "-"

@@ -1,0 +1,113 @@
+"""What studies say about a claim: regret, paired differences with bootstrap intervals, and the verdict.
+
+Regret is against the best value that any method of the study reached on that task at any time (Klein et al. 2020, section 4). Methods are
+compared seed by seed, on log10 of the regret; what is called equal lies within MARGIN of it, a factor of 1.41.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+MARGIN = 0.15
+DRAWS = 10_000
+CONFIDENCE = 0.95
+Relation = Literal["better", "alike", "no slower"]
+
+
+class Steps(NamedTuple):
+    """The incumbent of one run: `best` holds from `times` (seconds, rising) on."""
+
+    times: np.ndarray
+    best: np.ndarray
+
+    def at(self, when: Float64[np.ndarray, " T"]) -> Float64[np.ndarray, " T"]:
+        """nan before the first result."""
+        index = np.searchsorted(self.times, when, side="right") - 1
+        return np.where(index >= 0, self.best[np.maximum(index, 0)], np.nan) if len(self.times) else np.full(len(when), np.nan)
+
+    def reaches(self, value: float) -> float:
+        """The first time at which the incumbent is at most `value`; inf if never."""
+        found = np.flatnonzero(self.best <= value)
+        return float(self.times[found[0]]) if len(found) else math.inf
+
+
+class Interval(NamedTuple):
+    """A median with its bootstrap interval; `n` pairs."""
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+
+def bootstrap(values: Float64[np.ndarray, " N"], seed: int = 0) -> Interval:
+    """The median of paired differences, and the percentile interval of the median over resampled pairs."""
+    if len(values) == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    rng = np.random.default_rng(seed)
+    medians = np.median(values[rng.integers(len(values), size=(DRAWS, len(values)))], axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    return Interval(float(np.median(values)), float(low), float(high), len(values))
+
+
+def log_regret(value: np.ndarray, optimum: float, floor: float) -> np.ndarray:
+    """log10 of the regret, which counts as `floor` below it: the run that found the optimum has none."""
+    return np.log10(np.maximum(value - optimum, floor))
+
+
+def regret_difference(a: Mapping[int, Steps], b: Mapping[int, Steps], when: float, optimum: float, floor: float) -> Interval:
+    """log10 regret of a minus that of b at time `when`, over the seeds that both have; negative: a is better."""
+    at = np.array([when])
+    pairs = [(a[seed].at(at)[0], b[seed].at(at)[0]) for seed in sorted(a.keys() & b.keys())]
+    known = np.array([pair for pair in pairs if np.isfinite(pair).all()]).reshape(-1, 2)
+    return bootstrap(log_regret(known[:, 0], optimum, floor) - log_regret(known[:, 1], optimum, floor))
+
+
+def time_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], horizon: float, optimum: float, floor: float) -> tuple[Interval, float]:
+    """log10 of the time that a takes over the time that b takes to the regret which b has, in the median, at half the horizon.
+
+    Negative: a is faster. A run that never gets there counts with the horizon. The regret comes second.
+    """
+    half = np.array([horizon / 2])
+    target = float(np.nanmedian([run.at(half)[0] for run in b.values()]))
+    pairs = [[min(run[seed].reaches(target), horizon) for run in (a, b)] for seed in sorted(a.keys() & b.keys())]
+    times = np.array(pairs).reshape(-1, 2)
+    return bootstrap(np.log10(times[:, 0] / times[:, 1])), max(target - optimum, floor)
+
+
+def verdict(relation: Relation, found: Interval, is_stand_in: bool) -> str:
+    """reproduced, not reproduced or undecided. A stand-in can agree or disagree at most.
+
+    better: the interval lies below zero; it fails if it lies above, or within the margin. alike: the interval lies within the margin; it
+    fails if it lies outside. no slower: the interval lies below the margin; it fails if it lies above.
+    """
+    within = -MARGIN <= found.low and found.high <= MARGIN
+    if relation == "better":
+        holds, fails = found.high < 0, found.low > 0 or within
+    elif relation == "alike":
+        holds, fails = within, found.low > MARGIN or found.high < -MARGIN
+    else:
+        holds, fails = found.high <= MARGIN, found.low > MARGIN
+    if found.n < 2 or holds == fails:
+        return "undecided"
+    if is_stand_in:
+        return "stand-in agrees" if holds else "stand-in disagrees"
+    return "reproduced" if holds else "not reproduced"
+
+
+def mean_curve(runs: Mapping[int, Steps], grid: Float64[np.ndarray, " T"], optimum: float) -> tuple[np.ndarray, np.ndarray]:
+    """Mean regret and its standard error (ddof 1) on the grid; nan where a run has no result yet."""
+    regrets = np.array([run.at(grid) for run in runs.values()]) - optimum
+    spread = regrets.std(axis=0, ddof=1) / math.sqrt(len(regrets)) if len(regrets) > 1 else np.full(len(grid), np.nan)
+    return regrets.mean(axis=0), spread
+
+
+def all_known(runs: Mapping[int, Steps], grid: Float64[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
+    """Where every run has a result."""
+    return np.isfinite([run.at(grid) for run in runs.values()]).all(axis=0)
