@@ -110,4 +110,4 @@ def mean_curve(runs: Mapping[int, Steps], grid: Float64[np.ndarray, " T"], optim
 
 def all_known(runs: Mapping[int, Steps], grid: Float64[np.ndarray, " T"]) -> Bool[np.ndarray, " T"]:
     """Where every run has a result."""
-    return np.isfinite([run.at(grid) for run in runs.values()]).all(axis=0)
+    return np.all(np.isfinite([run.at(grid) for run in runs.values()]), axis=0)

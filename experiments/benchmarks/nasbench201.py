@@ -150,7 +150,8 @@ def _find(folder: str, data_dir: str | None) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     raise ValueError(
-        f"benchmark=nasbench201: there is no {' or '.join(map(str, candidates))}; set data_dir or benchmark.folder, or read the table with real curves by benchmark=blackbox"
+        f"benchmark=nasbench201: there is no {' or '.join(map(str, candidates))}; set data_dir or benchmark.folder, "
+        "or read the table with real curves by benchmark=blackbox"
     )
 
 

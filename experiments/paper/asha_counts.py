@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from experiments.grid import Study
-from experiments.paper.context import Claim, Context
+from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 
 
@@ -68,11 +68,11 @@ def _draw(spec: Mapping[str, Any], starts: Mapping[str, np.ndarray], r_max: int,
         axes = figure.add_subplot()
         for i, (name, times) in enumerate(starts.items()):
             axes.step(times / r_max, np.arange(1, len(times) + 1), where="post", color=COLOURS[i], linewidth=1.1, label=name)
-            axes.plot([0, multiple], [ideal[name] / multiple * 1e-3, ideal[name]], color=COLOURS[i], linestyle=":", linewidth=0.8)
-        axes.set_yscale("log")
+            axes.plot([0, multiple], [0, ideal[name]], color=COLOURS[i], linestyle=":", linewidth=0.8)
+        axes.set_ylim(0, None)
         axes.set_xlabel("wall-clock time / time(R)")
         axes.set_ylabel("configurations started")
-        axes.set_title(spec["title"], fontsize=8)
+        axes.set_title(heading(spec["title"], 3.6), fontsize=8)
         axes.grid(axis="y")
         axes.legend()
     return figure

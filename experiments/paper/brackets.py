@@ -60,6 +60,6 @@ def _draw(spec: Mapping[str, Any], law: np.ndarray, drawn: np.ndarray) -> Figure
             axes.annotate(f"{value:g}", (s, value), ha="center", va="bottom", fontsize=7, xytext=(0, 3), textcoords="offset points")
         axes.set_xlabel("bracket s")
         axes.set_ylabel("P(s), unnormalised")
-        axes.set_title(spec["title"], fontsize=8)
+        axes.set_title(spec["title"], fontsize=8, pad=12)
         axes.legend()
     return figure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,12 @@ class Context:
         path = self.out / folder / f"figure_{self.name}{'' if self.scale == 'paper' else '_smoke'}.{suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def heading(title: str, inches: float) -> str:
+    """The title over a picture of this width: what stands in for what on lines of its own."""
+    lines = [line for part in title.split(" — ") for line in textwrap.wrap(part, int(16 * inches))]
+    return "\n".join(lines)
 
 
 def _commit() -> str:

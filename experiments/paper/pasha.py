@@ -1,4 +1,4 @@
-"""PASHA beside ASHA (Bohdal et al. 2023, table on NAS-Bench-201): time, accuracy of what was found, distribution of the largest resource."""
+"""PASHA beside ASHA (Bohdal et al. 2023, its table on NAS-Bench-201): time, accuracy, distribution of the largest resource."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from experiments.grid import incumbents
-from experiments.paper.context import Claim, Context
+from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from experiments.statistics import Interval, bootstrap
 
@@ -57,6 +57,7 @@ def _claims(spec: Mapping[str, Any], task: str, rows: list[Any]) -> list[Claim]:
     worse = bootstrap(_pick(rows, task, asha, "accuracy") - _pick(rows, task, pasha, "accuracy"))
     spread = float(np.std(_pick(rows, task, asha, "accuracy"), ddof=1))
     largest = _pick(rows, task, pasha, "largest")
+    quartiles = "/".join(f"{q:g}" for q in np.quantile(largest, [0.25, 0.5, 0.75]))
     low, high = np.log10(spec["speed_up"])
     said = f"speed-up {10**speed.median:.2f} [{10**speed.low:.2f}, {10**speed.high:.2f}], n = {speed.n}"
     is_fast = "stand-in agrees" if low <= speed.median <= high and speed.low > 0 else "stand-in disagrees"
@@ -71,7 +72,7 @@ def _claims(spec: Mapping[str, Any], task: str, rows: list[Any]) -> list[Claim]:
         Claim(
             spec["claims"][2],
             task,
-            f"mean {largest.mean():.1f}, s.d. {largest.std(ddof=1):.1f}, quartiles {'/'.join(f'{q:g}' for q in np.quantile(largest, [0.25, 0.5, 0.75]))}",
+            f"mean {largest.mean():.1f}, s.d. {largest.std(ddof=1):.1f}, quartiles {quartiles}",
             "stand-in agrees" if np.median(largest) < 100 else "stand-in disagrees",
         ),
     ]
@@ -95,7 +96,7 @@ def _line(task: str, method: str, rows: list[Any]) -> str:
 def _draw(spec: Mapping[str, Any], rows: list[Any]) -> Figure:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.4 * len(spec["tasks"]), 2.8), layout="constrained")
-        figure.suptitle(spec["title"].replace(" — ", "\n"), fontsize=8)
+        figure.suptitle(heading(spec["title"], 2.4 * len(spec["tasks"])), fontsize=8)
         for number, task in enumerate(spec["tasks"]):
             axes = figure.add_subplot(1, len(spec["tasks"]), number + 1)
             for i, method in enumerate(spec["methods"]):

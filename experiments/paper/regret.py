@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from experiments.grid import Study, incumbents
-from experiments.paper.context import Claim, Context
+from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from experiments.statistics import Interval, Steps, all_known, log_regret, mean_curve, regret_difference, time_ratio, verdict
 
@@ -166,10 +166,11 @@ def _data(panels: Sequence[Panel], runs: Mapping[Any, Any]) -> pa.Table:
 def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) -> Figure:
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
+    width = 2.9 * columns + 0.4
+    title = _title(spec, panels) + (" (smoke scale)" if context.scale == "smoke" else "")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(2.9 * columns + 0.4, 2.7 * rows + 0.5), layout="constrained")
-        title = _title(spec, panels).replace(" — ", "\n")
-        figure.suptitle(f"{title}{' (smoke scale)' if context.scale == 'smoke' else ''}", fontsize=8)
+        figure = Figure(figsize=(width, 2.7 * rows + 0.5), layout="constrained")
+        figure.suptitle(heading(title, width), fontsize=8)
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw_panel(axes, panel)

@@ -1,0 +1,104 @@
+"""Each figure's command leaves a picture, the data behind it and a table of verdicts; what is wrong is said in one sentence."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from experiments import figures
+from experiments.overrides import composed
+from experiments.paper import regret
+from experiments.paper.context import Context, heading
+from experiments.statistics import log_regret
+
+DATA = os.environ.get("MFGP_DATA_DIR")
+NEEDS_NO_DATA = ("6", "asha")
+CURVES = {"overrides": ["benchmark=curves"], "seconds": 60, "floor": 1e-4}
+METHODS = {"random": ["searcher=random"], "halving": ["searcher=random", "brackets=1"]}
+SPEC = {
+    "title": "Two methods",
+    "panels": [{"name": "curves", "task": "curves", "workers": 4, "methods": ["random", "halving"]}],
+    "claims": [{"text": "they differ", "relation": "better", "first": "halving", "second": "random"}],
+}
+
+
+def context(tmp_path: Path, scale: str = "paper", **task: object) -> Context:
+    tasks = {"curves": CURVES | task}
+    return Context("test", scale, 5, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
+
+
+def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
+    said = regret.make(SPEC, context(tmp_path))
+    for name in ("figures/figure_test.png", "figures/figure_test.pdf", "data/figure_test.parquet", "data/figure_test.md"):
+        assert (tmp_path / "out" / name).stat().st_size > 0
+    data = pq.read_table(tmp_path / "out" / "data" / "figure_test.parquet")
+    optimum = min(data["best"].to_pylist())
+    assert json.loads(data.schema.metadata[b"figure"])["optimum"] == {"curves": optimum}
+    final: dict[tuple[str, int], float] = {}
+    for method, seed, best in zip(data["method"].to_pylist(), data["seed"].to_pylist(), data["best"].to_pylist(), strict=True):
+        final[method, seed] = min(best, final.get((method, seed), np.inf))
+    logs = {m: log_regret(np.array([final[m, seed] for seed in range(5)]), optimum, 1e-4) for m in METHODS}
+    assert f"{np.median(logs['halving'] - logs['random']):+.2f} [" in said
+
+
+def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
+    said = regret.make(SPEC, context(tmp_path, stand_in="synthetic curves"))
+    assert said.startswith("## Two methods — stand-in: synthetic curves")
+    assert "reproduced" not in said.replace("not reproduced", "")
+
+
+def test_the_smoke_scale_judges_nothing(tmp_path: Path) -> None:
+    assert "**not judged at smoke scale**" in regret.make(SPEC, context(tmp_path, "smoke"))
+
+
+def test_later_overrides_win_whatever_their_place_in_the_alphabet(tmp_path: Path) -> None:
+    study = context(tmp_path).study("curves", "halving", 4, 0, seconds=None, more=["brackets=3", "budget.trials=7"])
+    assert "brackets=3" in study.overrides and "brackets=1" not in study.overrides
+    assert {"budget.trials=7", "budget.seconds=null"} <= set(study.overrides)
+
+
+def test_a_long_title_is_wrapped() -> None:
+    assert max(map(len, heading("word " * 60 + "— stand-in: " + "x " * 80, 3.0).splitlines())) <= 48
+
+
+@pytest.mark.parametrize("name", figures.figure_names())
+def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
+    spec, tasks, methods = (figures._read(one) for one in (name, "tasks", "methods"))
+    if spec["kind"] != "regret":
+        return
+    for panel in spec["panels"]:
+        assert panel["task"] in tasks and set(panel["methods"]) <= set(methods)
+    for claim in spec["claims"]:
+        panel = spec["panels"][claim.get("panel", 0)]
+        for end in (claim["first"], claim["second"]):
+            method, workers = (end, None) if isinstance(end, str) else end
+            assert method in panel["methods"]
+            assert workers is None or workers in panel["workers"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["figure=99"], "figure=99 does not exist; choose 1, 2, 3"),
+        ([], "figure= does not exist"),
+        (["figure=6", "scale=huge"], "scale=huge is unknown: choose smoke or paper"),
+        (["figure=6", "processes=two"], "processes=two must be a whole number"),
+        (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert figures.main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", figures.figure_names())
+def test_every_figure_is_made_at_smoke_scale(name: str, tmp_path: Path) -> None:
+    if name not in NEEDS_NO_DATA and DATA is None:
+        pytest.skip("needs MFGP_DATA_DIR")
+    assert figures.main([f"figure={name}", "scale=smoke", f"out={tmp_path}", f"store={tmp_path / 'store'}"]) == 0
+    assert (tmp_path / "figures" / f"figure_{name}_smoke.png").stat().st_size > 10_000
+    assert "not judged at smoke scale" in (tmp_path / "data" / f"figure_{name}_smoke.md").read_text()
