@@ -26,6 +26,7 @@ SIMULATED_BATCH = 1000  # events between commits of a simulation, which can repe
 def main() -> None:
     prepare_environment()
     keep_accelerator_for_trials()
+    logging.raiseExceptions = False  # on a full disk, tracebacks of the log would bury the one sentence that says so
     try:
         if (asked := cli.to_explain(sys.argv[1:])) is not None:
             from experiments.explain import show_plan
@@ -73,7 +74,11 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
                 interrupted = _follow(parts, journal, recording, display, notes, metric)
         finally:
             journal.close()
-        summary = _write(cfg, folder, parts, notes, metric)
+        try:
+            summary = _write(cfg, folder, parts, notes, metric)
+        except OSError as error:
+            what = "the study is over, but its tables and figures could not be written"
+            raise RuntimeError(f"{what} ({error}): its journal is kept; see to that, then write them with resume={folder}") from error
         _say_goodbye(display, folder, parts, notes, interrupted)
     best = summary["best"]
     return None if best is None else float(best["metric"]) * (1 if parts.benchmark.mode == "min" else -1)
