@@ -14,13 +14,14 @@ from jaxtyping import Float, Float64
 
 from experiments.benchmarks import blackbox_format
 from experiments.benchmarks.blackbox_format import Table, finite_values
+from experiments.benchmarks.hub import fetch
 from schedulers.types import Config, Job, Progress
 
 SAME = 1e-6  # two numbers whose places in the unit interval differ by less are one: tables hold rounded values
 
 
 class Blackbox:
-    """Tune `task` of the table in `folder` (as it is, or below `data_dir`).
+    """Tune `task` of the table in `folder` (as it is, below `data_dir`, or of `repository`, a dataset on the Hugging Face Hub).
 
     A configuration that the table lacks is an error, or with off_grid=nearest gets the curve of the nearest one: numbers by distance on
     their own scale, categories equal or not. Of a table with several seeds a configuration gets one, drawn by `seed`.
@@ -34,6 +35,7 @@ class Blackbox:
         metric: str | None = None,
         mode: str = "min",
         off_grid: str = "error",
+        repository: str | None = None,
         data_dir: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -41,7 +43,7 @@ class Blackbox:
             raise ValueError(f"benchmark.mode={mode!r} is unknown; valid are min and max")
         if off_grid not in ("error", "nearest"):
             raise ValueError(f"benchmark.off_grid={off_grid!r} is unknown; valid are error and nearest")
-        table = blackbox_format.read(_find(folder, data_dir))
+        table = blackbox_format.read(_find(folder, data_dir, repository))
         self.folder, self.mode, self.off_grid, self.seed = folder, mode, off_grid, seed
         self.task = _choose(folder, "task", task, table.task_names, table.task_names[0] if len(table.task_names) == 1 else None)
         names, metadata = table.objectives_names, table.metadata
@@ -103,12 +105,16 @@ class Blackbox:
         return whole
 
 
-def _find(folder: str, data_dir: str | None) -> Path:
+def _find(folder: str, data_dir: str | None, repository: str | None) -> Path:
     candidates = [Path(folder)] + ([Path(data_dir, folder)] if data_dir is not None else [])
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
-    raise ValueError(f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} (see data_dir)")
+    if repository is not None:
+        return fetch(repository, folder, blackbox_format.FILES)
+    raise ValueError(
+        f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} (see data_dir, or name a repository)"
+    )
 
 
 def _choose(folder: str, what: str, asked: str | None, names: list[str], default: str | None) -> str:

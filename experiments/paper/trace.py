@@ -26,11 +26,13 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     }
     tables = context.run(list(studies.values()))
     counts = {name: [_counts(tables[studies[name, seed]], seconds) for seed in range(context.num_seeds())] for name in methods}
+    stand_in = context.tasks[spec["task"]].get("stand_in")
+    where = f" (stand-in: {stand_in})" if stand_in else ""
     drawn = {}
     for name, found in counts.items():
         table = tables[studies[name, 0]]
         full, busy, trials = found[0]
-        drawn[f"{name}: {trials} trials, {full} to r_max, workers busy {busy:.0%}"] = (*_tables(table), metadata(table)["levels"])
+        drawn[f"{name}{where}: {trials} trials, {full} to r_max, workers busy {busy:.0%}"] = (*_tables(table), metadata(table)["levels"])
     plots.traces(drawn, context.path("figures", "png").with_suffix(""), columns=1)
     rows = [(name, seed, *one) for name, found in counts.items() for seed, one in enumerate(found)]
     columns = ("method", "seed", "full", "busy", "trials")
@@ -38,7 +40,6 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     first, second = methods
     more_full = bootstrap(np.array([a[0] - b[0] for a, b in zip(counts[first], counts[second], strict=True)], float))
     busier = bootstrap(np.array([a[1] - b[1] for a, b in zip(counts[first], counts[second], strict=True)], float))
-    stand_in = context.tasks[spec["task"]].get("stand_in")
     claims = [
         Claim(spec["claims"][0], f"{first} minus {second}, trials at r_max", _said(more_full), _verdict(more_full, stand_in)),
         Claim(spec["claims"][1], f"{first} minus {second}, busy share of the workers", _said(busier), _verdict(busier, stand_in)),
