@@ -113,7 +113,8 @@ def _find(folder: str, data_dir: str | None, repository: str | None) -> Path:
     if repository is not None:
         return fetch(repository, folder, blackbox_format.FILES)
     raise ValueError(
-        f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} (see data_dir, or name a repository)"
+        f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} "
+        "(see data_dir, or name a benchmark.repository)"
     )
 
 

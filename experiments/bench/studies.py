@@ -1,0 +1,60 @@
+"""How long studies take to simulate: A-BOHB with 300 trials on an LCBench task, and events per second without a model.
+
+Times are of the processor, all threads together, and of the wall clock; the first A-BOHB run compiles (or reads the compilation cache),
+the second does not. Settings are those of the figures: refit at every suggestion below 150 observations, then at every tenth that brings
+new data. An event is a job or a report, of a study that is kept as a grid keeps it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+
+from experiments.runtime import prepare_environment
+
+TASK = ["benchmark=yahpo", "benchmark.task=168329"]
+MODEL = ["scheduler=stopping", "searcher=gp", "searcher.refit_period=10"]
+RANDOM = {
+    "A-HB": ["scheduler=stopping", "searcher=random"],
+    "ASHA": ["scheduler=promotion", "searcher=random", "brackets=1"],
+}
+TABLES = {"curves": ["benchmark=curves", "benchmark.noise=0"], "nasbench201": ["benchmark=nasbench201"], "yahpo": TASK}
+
+
+def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, float, float]:
+    """(events, processor seconds, wall-clock seconds) of one study with 4 workers; building the benchmark is left out."""
+    from experiments.grid import metadata, simulate
+    from experiments.overrides import composed
+
+    limits = [f"budget.trials={trials}", "budget.seconds=null", "workers=4", "backend=simulated"]
+    cfg = composed([*limits, *overrides])
+    began = time.process_time()
+    table = simulate(cfg, seed)
+    host = metadata(table)["host_seconds"]
+    return table.num_rows, time.process_time() - began - host["build"], host["run"]
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench studies", description=__doc__)
+    parser.add_argument("--trials", type=int, default=300, help="of the A-BOHB study")
+    parser.add_argument("--events", type=int, default=5000, help="trials of the studies without a model")
+    options = parser.parse_args(arguments)
+    prepare_environment()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    if "MFGP_DATA_DIR" not in os.environ:
+        print("MFGP_DATA_DIR is not set: LCBench and NAS-Bench-201 are left out", file=sys.stderr)
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    measure([*TABLES["curves"], *RANDOM["A-HB"]], 10)  # imports
+    for table, benchmark in TABLES.items():
+        for name, method in RANDOM.items() if table == "curves" or "MFGP_DATA_DIR" in os.environ else ():
+            events, processor, wall = measure([*benchmark, *method], options.events)
+            print(f"{name} on {table}: {events} events, {events / processor:,.0f} per processor second, {events / wall:,.0f} per second")
+    if "MFGP_DATA_DIR" in os.environ:
+        for run in ("first", "second"):
+            events, processor, wall = measure([*TASK, *MODEL], options.trials, seed=int(run == "second"))
+            print(
+                f"A-BOHB, {options.trials} trials, {run} run: {wall:.1f} s ({processor:.1f} s of the processor), {events} events",
+                flush=True,
+            )

@@ -1,0 +1,165 @@
+"""`python -m experiments.tabulate benchmark=mlp benchmark.dataset=electricity out=tables/electricity configs=2000`: a benchmark as a table.
+
+Trains a random design of the benchmark's space once, each configuration to r_max, and writes curves and seconds in the
+blackbox-repository format. Slices of `slice` configurations are kept in <out>.parts as they are done, so that the same command goes on
+where it was; the table is written when all are there. All other arguments are overrides of conf/main.yaml.
+
+out        the table's folder (must not exist)
+configs    how many configurations; the design is a function of the space and `seed`, and a longer one begins with a shorter one
+slice      configurations per file (default 20)
+processes  networks at a time (default 1); seconds are measured, so more than the machine has cores would blur them
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.benchmarks.space import plain_values
+from experiments.runtime import prepare_environment
+from schedulers.types import Benchmark, Config, Job
+
+DEFAULTS = {"configs": "2000", "slice": "20", "processes": "1"}
+OBJECTIVES = ("metric", "elapsed_time")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    prepare_environment()
+    settings, overrides = dict(DEFAULTS), []
+    for argument in sys.argv[1:] if arguments is None else arguments:
+        key, _, value = argument.partition("=")
+        if key in {"out", *DEFAULTS}:
+            settings[key] = value
+        else:
+            overrides.append(argument)
+    try:
+        tabulate(settings, overrides)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
+    """Train what is missing, then write the table."""
+    from experiments.benchmarks import blackbox_format
+    from experiments.overrides import composed
+
+    for key in DEFAULTS:
+        if not settings[key].isdigit() or int(settings[key]) < 1:
+            raise ValueError(f"{key}={settings[key]} must be a whole number of at least 1")
+    if "out" not in settings:
+        raise ValueError("out is missing: name the folder of the new table, as in out=tables/electricity")
+    out, size, count = Path(settings["out"]), int(settings["slice"]), int(settings["configs"])
+    if out.exists():
+        raise ValueError(f"out={out} exists already; remove it or choose another folder")
+    cfg = composed(overrides)
+    benchmark = make_benchmark(cfg)
+    configs = design(benchmark, cfg.seed, count)
+    parts = Path(f"{out}.parts")
+    _claim(parts, {"overrides": sorted(overrides), "slice": size})
+    starts = [start for start in range(0, count, size) if not _part(parts, start, configs[start : start + size]).is_file()]
+    print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {-(-count // size)} slices to train", flush=True)
+    began = time.perf_counter()
+    work = [(cfg, parts, start, configs[start : start + size]) for start in starts]
+    with ProcessPoolExecutor(int(settings["processes"]), get_context("spawn"), initializer=prepare_environment) as pool:
+        for done, _ in enumerate(pool.map(_train_slice, work), 1):
+            elapsed = time.perf_counter() - began
+            print(f"{done}/{len(starts)} slices in {elapsed:.0f} s, {elapsed / done * (len(starts) - done):.0f} s to go", flush=True)
+    pieces = [np.load(_part(parts, start, configs[start : start + size])) for start in range(0, count, size)]
+    values = np.concatenate(pieces)
+    num_diverged = _fill(values, benchmark.mode)
+    metadata = {
+        "objectives_names": list(OBJECTIVES),
+        "task_names": [str(getattr(benchmark, "dataset", "task"))],
+        "default_metric": OBJECTIVES[0],
+        "metric_elapsed_time": OBJECTIVES[1],
+        "resource_attr": "hp_epoch",
+        "design": {"overrides": sorted(overrides), "seed": int(cfg.seed), "diverged": num_diverged},
+    }
+    blackbox_format.write(out, blackbox_format.Table(benchmark.space, configs, values[None, :, None], metadata))
+    print(
+        f"{out}: {count} configurations x {benchmark.r_max} epochs; {num_diverged} curves diverged and hold the worst value from there on"
+    )
+
+
+def make_benchmark(cfg: Any) -> Benchmark:
+    from hydra.utils import instantiate
+
+    benchmark: Benchmark = instantiate(cfg.benchmark)
+    return benchmark
+
+
+def design(benchmark: Benchmark, seed: int, count: int) -> list[dict[str, Any]]:
+    """`count` different configurations at random."""
+    from schedulers.encoding import Encoding
+
+    encoding = Encoding(benchmark.space)
+    if encoding.size < count:
+        raise ValueError(f"configs={count} exceeds the {encoding.size:g} configurations of the space")
+    rng, found = np.random.default_rng([seed, *b"tabulate"]), {}  # type: ignore[var-annotated]
+    while len(found) < count:
+        vectors = encoding.sample(64, rng)
+        for key, config in zip(encoding.keys(vectors), encoding.configs(vectors), strict=True):
+            found.setdefault(key, plain_values(config))
+    return list(found.values())[:count]
+
+
+def train(benchmark: Benchmark, config: Config) -> np.ndarray:
+    """[r_max, 2]: the metric and the elapsed seconds after each epoch; nan where the training diverged or ended early."""
+    curve = np.full((benchmark.r_max, len(OBJECTIVES)), np.nan, np.float32)
+    elapsed = 0.0
+    for r, metric, seconds in benchmark.train(Job(0, config, 0, benchmark.r_max), None):
+        elapsed += seconds
+        curve[r - 1] = metric, elapsed
+    curve[:, 1] = np.maximum.accumulate(np.where(np.isfinite(curve[:, 1]), curve[:, 1], elapsed))
+    return curve
+
+
+def _train_slice(work: tuple[Any, Path, int, list[dict[str, Any]]]) -> None:
+    cfg, parts, start, configs = work
+    benchmark = make_benchmark(cfg)
+    values = np.stack([train(benchmark, config) for config in configs])
+    temporary = parts / f"{start}.part"
+    with temporary.open("wb") as file:
+        np.save(file, values)
+    os.replace(temporary, _part(parts, start, configs))
+
+
+def _part(parts: Path, start: int, configs: Sequence[Config]) -> Path:
+    """A slice's file is named after its configurations: one of another design is never taken for it."""
+    digest = hashlib.blake2b(json.dumps([sorted(config.items()) for config in configs]).encode(), digest_size=6).hexdigest()
+    return parts / f"{start:06d}-{digest}.npy"
+
+
+def _claim(parts: Path, what: dict[str, Any]) -> None:
+    """Slices of other settings must not be mixed with these."""
+    parts.mkdir(parents=True, exist_ok=True)
+    note = parts / "settings.json"
+    if note.is_file() and json.loads(note.read_text()) != what:
+        raise ValueError(f"{parts} holds slices of other settings ({note.read_text()}): give those, remove it, or choose another out")
+    note.write_text(json.dumps(what))
+
+
+def _fill(values: np.ndarray, mode: str) -> int:
+    """Give cells without a number the worst one of the table, in place; returns how many curves had such cells."""
+    metrics = values[..., 0]
+    missing = ~np.isfinite(metrics)
+    if missing.all():
+        raise ValueError("every training diverged: there is nothing to write")
+    metrics[missing] = (np.nanmax if mode == "min" else np.nanmin)(np.where(missing, np.nan, metrics))
+    return int(missing.any(axis=1).sum())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

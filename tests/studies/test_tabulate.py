@@ -1,0 +1,76 @@
+"""A design is trained once, slice by slice, and its table is the benchmark's own curves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import tabulate
+from experiments.benchmarks import blackbox_format
+from experiments.benchmarks.blackbox import Blackbox
+from experiments.overrides import composed
+from schedulers.types import Job
+
+CURVES = ["benchmark=curves", "benchmark.r_max=5", "benchmark.noise=0"]
+
+
+def arguments(tmp_path: Path, **changes: object) -> list[str]:
+    return [f"{k}={v}" for k, v in ({"out": tmp_path / "table", "configs": 7, "slice": 3} | changes).items()]
+
+
+def test_the_table_is_the_benchmarks_own_curves(tmp_path: Path) -> None:
+    assert tabulate.main([*CURVES, *arguments(tmp_path)]) == 0
+    table = blackbox_format.read(tmp_path / "table")
+    original = tabulate.make_benchmark(composed(CURVES))
+    tabulated = Blackbox(str(tmp_path / "table"))
+    assert table.values.shape == (1, 7, 1, 5, 2) and tabulated.r_max == 5
+    for config in table.configs:
+        pairs = zip(original.train(Job(0, config, 0, 5), None), tabulated.train(Job(0, config, 0, 5)), strict=True)
+        for expected, found in pairs:
+            assert found.metric == pytest.approx(expected.metric, rel=1e-5)
+            assert found.seconds == pytest.approx(expected.seconds, rel=1e-4)
+
+
+def test_an_interrupted_design_goes_on_and_ends_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tabulate.main([*CURVES, *arguments(tmp_path, out=tmp_path / "whole")])
+    whole = np.load(tmp_path / "whole" / "objectives_evaluations.npy")
+    tabulate.main([*CURVES, *arguments(tmp_path)])
+    finished = sorted((tmp_path / "table.parts").glob("*.npy"))
+    assert len(finished) == 3
+    finished[1].unlink()
+    before = {path: path.stat().st_mtime_ns for path in (finished[0], finished[2])}
+    (tmp_path / "table").rename(tmp_path / "gone")
+    tabulate.main([*CURVES, *arguments(tmp_path)])
+    assert np.array_equal(np.load(tmp_path / "table" / "objectives_evaluations.npy"), whole)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_longer_design_begins_with_a_shorter_one() -> None:
+    benchmark = tabulate.make_benchmark(composed(CURVES))
+    assert tabulate.design(benchmark, 0, 70)[:5] == tabulate.design(benchmark, 0, 5)
+    assert tabulate.design(benchmark, 1, 5) != tabulate.design(benchmark, 0, 5)
+
+
+def test_a_diverged_curve_holds_the_worst_value() -> None:
+    values = np.array([[[0.5, 1], [0.3, 2]], [[0.9, 1], [np.nan, 2]]], np.float32)
+    assert tabulate._fill(values, "min") == 1
+    assert values[1, 1, 0] == np.float32(0.9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"configs": 0}, "configs=0 must be a whole number of at least 1"),
+        ({"out": "."}, "out=. exists already"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, changes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tabulate.main([*CURVES, *arguments(tmp_path, **changes)]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_slices_of_other_settings_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tabulate.main([*CURVES, *arguments(tmp_path)])
+    (tmp_path / "table").rename(tmp_path / "gone")
+    assert tabulate.main([*CURVES, "seed=1", *arguments(tmp_path)]) == 2
+    assert "holds slices of other settings" in capsys.readouterr().err
