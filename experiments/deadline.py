@@ -27,7 +27,8 @@ class Deadline:
         self._searcher, self._fallback, self._seconds = searcher, fallback, seconds
         self._thread: threading.Thread | None = None
         self._compiler: threading.Thread | None = None
-        self._compiling: int | None = None
+        self._compiling: Any = None
+        self._compiled: set[Any] = set()
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         if self._thread is not None and self._thread.is_alive():
@@ -67,20 +68,24 @@ class Deadline:
         except Exception as error:  # whatever it is, the study goes on; the caller logs it with its traceback
             answer["error"] = error
 
-    def _upcoming(self, history: History) -> list[int]:
+    def _upcoming(self, history: History) -> list[Any]:
         return self._searcher.upcoming(history) if hasattr(self._searcher, "upcoming") else []
 
     def _look_ahead(self, history: History) -> None:
         """Start compiling what will be needed, one program after the other."""
-        if (self._compiler is None or not self._compiler.is_alive()) and (upcoming := self._upcoming(history)):
-            self._compiling = upcoming[0]
+        if self._compiler is not None and self._compiler.is_alive():
+            return
+        todo = [size for size in self._upcoming(history) if size not in self._compiled]
+        if todo:
+            self._compiling = todo[0]
+            self._compiled.add(todo[0])
             # No daemon: a process that ends while XLA compiles in one aborts.
-            self._compiler = threading.Thread(target=self._compile, args=(history, upcoming[0]))
+            self._compiler = threading.Thread(target=self._compile, args=(history, todo[0]))
             self._compiler.start()
 
-    def _compile(self, history: History, rows: int) -> None:
+    def _compile(self, history: History, size: tuple[int, ...]) -> None:
         try:
-            with announced(f"the surrogate for up to {rows} observations, in the background"):
-                self._searcher.compile(history, rows)  # type: ignore[attr-defined]
+            with announced(f"the surrogate for up to {size[0]} observations, in the background"):
+                self._searcher.compile(history, size)  # type: ignore[attr-defined]
         except Exception:  # the suggestion that needs it will fail in the same way, and be replaced
-            log.exception("compiling the surrogate for %d observations failed", rows)
+            log.exception("compiling the surrogate for %d observations failed", size[0])

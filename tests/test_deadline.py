@@ -60,21 +60,23 @@ class Compiling(Numbered):
         self.compiled, self.may_go_on = [], threading.Event()
 
     def upcoming(self, history):
-        return [rows for rows in (16, 32) if rows not in self.compiled]
+        return [(16, 8), (32, 8)]
 
-    def compile(self, history, rows):
-        self.may_go_on.wait(30)
-        self.compiled.append(rows)
+    def compile(self, history, size):
+        if size[0] == 32:
+            self.may_go_on.wait(30)
+        self.compiled.append(size[0])
 
 
 def test_a_suggestion_waits_only_for_the_program_that_it_needs():
     searcher = Compiling()
     scheduler = AsyncHyperband(Deadline(searcher, fallback(), 20), r_min=1, r_max=3)
     scheduler.ask()  # starts to compile 16
-    searcher.may_go_on.set()
     scheduler.ask()  # waits for it, then starts to compile 32
-    assert searcher.compiled[0] == 16 and len(scheduler.history.trials) == 2
-    scheduler.ask()
+    assert searcher.compiled == [16] and len(scheduler.history.trials) == 2
+    scheduler.ask()  # does not wait for 32, which would hang
+    assert searcher.compiled == [16] and len(scheduler.history.trials) == 3
+    searcher.may_go_on.set()
     scheduler.searcher._compiler.join(10)
     assert searcher.compiled == [16, 32]
 

@@ -72,7 +72,9 @@ class GPSearcher:
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
         if guide and (surrogate.options.mcmc is not None or acquisition != DEFAULT_ACQUISITION):
-            raise ValueError("this searcher weighs the expected improvement of one fit: surrogate.mcmc must be null, acquisition the default")
+            raise ValueError(
+                "this searcher weighs the expected improvement of one fit: surrogate.mcmc must be null, acquisition the default"
+            )
         self._guide = guide(space=space) if guide else None
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
         self._acquire_at, self._data = acquire_at, data
@@ -84,7 +86,6 @@ class GPSearcher:
         self._num_fitted = 0  # observations at the last fit
         self._num_skipped = 0  # suggestions with new data since the last fit
         self._pending_size = 0
-        self._compiled: set[tuple[int, int]] = set()
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         trials, resources, metrics = self._observed(history)
@@ -126,15 +127,15 @@ class GPSearcher:
             self._num_fitted, self._num_skipped = proposal.state["num_fitted"], proposal.state["num_skipped"]
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
 
-    def upcoming(self, history: History) -> list[int]:
-        """The padded sizes that this suggestion and later ones will need and that nothing was compiled for, the nearest first."""
+    def upcoming(self, history: History) -> list[tuple[int, int]]:
+        """The padded (observations, pending) that the next suggestion needs, and those that a later one will need."""
         now = mfgp.bucket(max(1, len(self._observed(history)[2])))
         pending = self._padded_pending(history)
-        return [rows for rows in (now, mfgp.bucket(now + 1)) if (rows, pending) not in self._compiled]
+        return [(now, pending), (mfgp.bucket(now + 1), pending)]
 
-    def compile(self, history: History, rows: int) -> None:
-        """Have the program for `rows` observations ready; may run in a thread of its own. Changes nothing but the time it takes."""
-        pending = self._padded_pending(history)
+    def compile(self, history: History, size: tuple[int, int]) -> None:
+        """Have the program for one of `upcoming` ready; may run in a thread of its own. Changes nothing but the time it takes."""
+        rows, pending = size
         mfgp.precompile(
             self._surrogate,
             n=rows,
@@ -145,7 +146,6 @@ class GPSearcher:
             pending_size=pending,
             acquisition=self._acquisition,
         )
-        self._compiled.add((rows, pending))
 
     def bracket_weights(self, history: History) -> Sequence[float] | None:
         return self._guide.bracket_weights(history) if self._guide else None
