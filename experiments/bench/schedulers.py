@@ -8,7 +8,6 @@ reproduces how many configurations the ASHA paper's 500 workers evaluate.
 from __future__ import annotations
 
 import argparse
-import gc
 import multiprocessing
 import resource
 import sys
@@ -20,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from ConfigSpace import ConfigurationSpace
 
+from experiments.runtime import collect_rarely
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend
 from schedulers.hyperband import Hyperband
@@ -82,10 +82,10 @@ class Row(NamedTuple):
     trials: int
 
 
-def measure(name: str, jobs: int, workers: int, with_journal: bool = False, collect: bool = True) -> Row:
-    """Run `jobs` jobs (reports) of the scheduler `name`; `collect`: with Python's garbage collector, which walks over all trials."""
-    if not collect:
-        gc.disable()
+def measure(name: str, jobs: int, workers: int, with_journal: bool = False, is_default: bool = False) -> Row:
+    """Run `jobs` jobs (reports) of the scheduler `name`. `is_default`: with the garbage collector as Python sets it."""
+    if not is_default:
+        collect_rarely()
     scheduler = SCHEDULERS[name](RandomSearcher(ConfigurationSpace({f"x{i}": (0.0, 1.0) for i in range(8)})), r_min=1, r_max=R_MAX)
     backend = SimulatedBackend(Segments(scheduler.history.levels, noise=0.0 if "steady" in name else 0.1), workers)
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ def main(argv: list[str]) -> None:
     print(f"{'scheduler':<20}" + "".join(f"{title:>{width}}" for title, width in COLUMNS))
     for name in args.only:
         _print_row(name, _apart(measure, name, args.jobs, args.workers))
-    _print_row("asha, collector off", _apart(measure, "asha", args.jobs, args.workers, False, False))
+    _print_row("asha, default gc", _apart(measure, "asha", args.jobs, args.workers, False, True))
     journalled = min(args.jobs, 100_000)
     _print_row(f"asha, {journalled // 1000}k, journal", _apart(measure, "asha", journalled, args.workers, True))
     if args.counts:
