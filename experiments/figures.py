@@ -5,6 +5,7 @@ scale      smoke: minutes of simulated time, two seeds; paper: 30 seeds over the
 out        where figures/, and data/ with parquet and verdicts, are written (default outputs/figures)
 store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
+panels     which panels of a figure that has several, counted from 0, as in panels=0,2 (default: all; smoke: the first)
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from experiments.runtime import prepare_environment
 
-DEFAULTS = {"scale": "smoke", "out": "outputs/figures", "store": "outputs/studies", "processes": "0", "seeds": "0"}
+DEFAULTS = {"scale": "smoke", "out": "outputs/figures", "store": "outputs/studies", "processes": "0", "seeds": "0", "panels": ""}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,6 +45,7 @@ def make(settings: dict[str, str]) -> str:
         name=name,
         scale=scale,  # type: ignore[arg-type]
         seeds=int(settings["seeds"]) or None,
+        panels=tuple(map(int, settings["panels"].split(","))) if settings["panels"] else None,
         out=Path(settings["out"]),
         store=Path(settings["store"]),
         processes=int(settings["processes"]) or os.cpu_count() or 1,
@@ -78,6 +80,8 @@ def _settings(arguments: list[str]) -> dict[str, str]:
     for key in ("processes", "seeds"):
         if not settings[key].isdigit():
             raise ValueError(f"{key}={settings[key]} must be a whole number")
+    if settings["panels"] and not all(part.isdigit() for part in settings["panels"].split(",")):
+        raise ValueError(f"panels={settings['panels']} must be whole numbers with commas between them")
     return settings
 
 

@@ -33,11 +33,12 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """`name` is the figure's, `seeds` the number of seeds asked for (None: the scale's own)."""
+    """`name` is the figure's; `seeds` is the number of seeds and `panels` are the panels asked for (None: the scale's own, all)."""
 
     name: str
     scale: Scale
     seeds: int | None
+    panels: tuple[int, ...] | None
     out: Path
     store: Path
     processes: int

@@ -53,21 +53,33 @@ class Panel(NamedTuple):
 
 def make(spec: Mapping[str, Any], context: Context) -> str:
     """Simulate, draw, judge; returns the verdict table."""
-    if context.scale == "smoke":
-        spec = {**spec, "panels": spec["panels"][: spec.get("smoke_panels", 1)]}
+    chosen = _chosen(spec, context)
     studies = {
-        (number, line, seed): study
-        for number, panel in enumerate(spec["panels"])
-        for (line, seed), study in _studies(panel, context).items()
+        (number, line, seed): study for number in chosen for (line, seed), study in _studies(spec["panels"][number], context).items()
     }
     tables = context.run(list(studies.values()))
     runs = {key: incumbents(tables[study]) for key, study in studies.items()}
-    panels = [_panel(panel, number, runs, context) for number, panel in enumerate(spec["panels"])]
-    _share_optimum(panels)
-    context.save(_draw(spec, panels, context))
-    context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels}})
-    claims = [_judge(claim, panels[claim.get("panel", 0)]) for claim in spec["claims"] if claim.get("panel", 0) < len(panels)]
-    return context.write_verdicts(_title(spec, panels), claims, [*_notes(spec, panels, context)])
+    panels = {number: _panel(spec["panels"][number], number, runs, context) for number in chosen}
+    _share_optimum(list(panels.values()))
+    context.save(_draw(spec, list(panels.values()), context))
+    context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}})
+    claims = [_judge(claim, panels[claim.get("panel", 0)]) for claim in spec["claims"] if claim.get("panel", 0) in panels]
+    notes = _notes(spec, list(panels.values()), context)
+    left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
+    if left_out:
+        notes.append(f"Not run: {'; '.join(left_out)}.")
+    return context.write_verdicts(_title(spec, list(panels.values())), claims, notes)
+
+
+def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
+    """The numbers of the panels to make; the smoke scale makes the first."""
+    everything = range(len(spec["panels"]))
+    if context.panels is not None:
+        unknown = [number for number in context.panels if number not in everything]
+        if unknown:
+            raise ValueError(f"panels={unknown[0]} does not exist: figure {context.name} has the panels 0 to {len(everything) - 1}")
+        return list(context.panels)
+    return [0] if context.scale == "smoke" else list(everything)
 
 
 def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int], Study]:
@@ -154,7 +166,7 @@ def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
     return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
 
 
-def _data(panels: Sequence[Panel], runs: Mapping[Any, Any]) -> pa.Table:
+def _data(panels: Mapping[int, Panel], runs: Mapping[Any, Any]) -> pa.Table:
     rows: dict[str, list[Any]] = {name: [] for name in ("panel", "method", "workers", "seed", "time", "best", "final")}
     for (number, line, seed), steps in runs.items():
         for time, best, final in zip(*steps, strict=True):

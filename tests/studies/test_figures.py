@@ -27,7 +27,7 @@ SPEC = {
 
 def context(tmp_path: Path, scale: str = "paper", **task: object) -> Context:
     tasks = {"curves": CURVES | task}
-    return Context("test", scale, 5, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
+    return Context("test", scale, 5, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
 
 
 def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
@@ -86,6 +86,8 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         ([], "figure= does not exist"),
         (["figure=6", "scale=huge"], "scale=huge is unknown: choose smoke or paper"),
         (["figure=6", "processes=two"], "processes=two must be a whole number"),
+        (["figure=2", "panels=0,x"], "panels=0,x must be whole numbers"),
+        (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
         (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),
     ],
 )
