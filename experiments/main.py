@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments import cli
-from experiments.runtime import keep_accelerator_for_trials, prepare_environment
+from experiments.runtime import collect_rarely, keep_accelerator_for_trials, prepare_environment
 from schedulers.types import Event, Recording
 
 log = logging.getLogger("experiments.main")  # not __name__: that is __main__ here
@@ -92,6 +92,7 @@ def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes:
 
     events: Iterator[Event]
     if parts.is_simulated:
+        collect_rarely()
         backend = parts.backend()
         events = run(parts.scheduler, backend, Checked(journal, recording), retries=parts.retries)
         num_reports = 0

@@ -123,3 +123,14 @@ def test_every_event_is_on_disk_before_it_takes_effect(tmp_path):
     journal = Journal(tmp_path)
     assert len(list(itertools.islice(run(make("promotion"), Watching(Sphere(), 2), journal), 60))) == 60
     journal.close()
+
+
+def test_a_simulation_whose_budget_was_raised_twice_still_repeats(tmp_path):
+    """Where the first part asked in vain, the repetition must not hand out what only the second part got."""
+    recording = Recording([])
+    for limit in (4, 9, 15):
+        journal = Journal(tmp_path)
+        list(run(make("promotion", recording, limit), SimulatedBackend(Sphere(), 3), Checked(journal, recording)))
+        journal.close()
+        recording = Recording(list(read(tmp_path)))
+    assert len({event.job.trial_id for event in recording.events}) == 15

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from schedulers.history import History
@@ -38,13 +37,13 @@ class Recorded:
 
     def __init__(self, searcher: Searcher, recording: Recording) -> None:
         self._searcher, self._recording = searcher, recording
-        self._proposals = deque(event.proposal for event in recording.events if event.proposal is not None)
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
-        if not self._proposals:
-            return self._searcher.suggest(history, slot) if self._recording.is_over else None
-        proposal = self._proposals.popleft()
-        self._searcher.recall(history, slot, proposal)
+        if self._recording.is_over:
+            return self._searcher.suggest(history, slot)
+        proposal = self._recording.events[self._recording.repeated].proposal
+        if proposal is not None:
+            self._searcher.recall(history, slot, proposal)
         return proposal
 
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
