@@ -132,10 +132,10 @@ class Judgement(NamedTuple):
             return f"rung {self.r} has {self.n} result{'s' if self.n > 1 else ''}, too few to judge"
         side = "within" if self.metric <= self.cutoff else "behind"
         if self.of == "earlier":
-            return f"{side} the quantile of the {self.n - 1} earlier results at rung {self.r} (cutoff {self.cutoff:.6g})"
+            return f"{side} the quantile of the {self.n - 1} earlier results at rung {self.r}"
         best = "the best" if self.k == 1 else f"the best {self.k}"
         waiting = " that were not promoted" if self.of == "unpromoted" else ""
-        return f"{side} {best} of {self.n}{waiting} at rung {self.r} (cutoff {self.cutoff:.6g})"
+        return f"{side} {best} of {self.n}{waiting} at rung {self.r}"
 
 
 @dataclass(slots=True)
