@@ -178,6 +178,8 @@ def _choose_task(scenario: str, task: str | int | None, tasks: list[str]) -> str
         if task is not None:
             raise ValueError(f"benchmark.task={task}: {scenario} has one task only, leave it null")
         return None
+    if task is None:
+        raise ValueError(f"benchmark.task is missing; {scenario} has {', '.join(tasks)}")
     if str(task) not in tasks:
         raise ValueError(f"benchmark.task={task} is no task of {scenario}; valid are {', '.join(tasks)}")
     return str(task)

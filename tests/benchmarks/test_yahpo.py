@@ -140,6 +140,7 @@ def test_it_travels_to_a_worker() -> None:
     [
         ({"scenario": "fcnet"}, "benchmark.scenario='fcnet' is unknown; valid are lcbench, nb301"),
         ({"task": 31}, "benchmark.task=31 is no task of lcbench; valid are 3945, 7593"),
+        ({}, "benchmark.task is missing; lcbench has 3945, 7593"),
         ({"scenario": "nb301", "task": 1}, "nb301 has one task only"),
         ({"task": 3945, "metric": "time"}, "benchmark.metric='time' is unknown; valid for lcbench are val_error, val_accuracy"),
         ({"task": 3945, "r_max": 51}, "benchmark.r_max=51 must be from 1 to 50"),

@@ -1,0 +1,45 @@
+"""What figure 1 counts, by hand."""
+
+import pyarrow as pa
+import pytest
+
+from experiments.grid import EVENTS
+from experiments.paper.pasha import _equal
+from experiments.paper.trace import _counts, _tables
+from experiments.statistics import Interval
+
+
+def events() -> pa.Table:
+    """Two workers, 10 s: trial 0 runs 0-4 s to r_max = 3; trial 1 runs 0-2 s, pauses, and runs again from 5 s on; nothing else runs."""
+    rows = [
+        ("job", 0.0, 0, 0, None),
+        ("job", 0.0, 1, 0, None),
+        ("report", 1.0, 0, 1, "continue"),
+        ("report", 2.0, 1, 1, "pause"),
+        ("report", 4.0, 0, 3, "stop"),
+        ("job", 5.0, 1, 1, None),
+    ]
+    columns = {name: [None] * len(rows) for name in EVENTS.names}
+    columns |= dict(zip(("kind", "time", "trial", "r", "decision"), map(list, zip(*rows, strict=True)), strict=True))
+    columns["metric"] = [None, None, 0.5, 0.4, 0.2, None]
+    return pa.table(columns, EVENTS).replace_schema_metadata({"study": '{"r_max": 3, "workers": 2, "levels": [1, 3]}'})
+
+
+def test_the_busy_share_counts_paused_time_as_idle_and_running_time_to_the_end() -> None:
+    full, busy, trials = _counts(events(), seconds=10.0)
+    assert (full, trials) == (1, 2)
+    assert busy == pytest.approx((4 + 2 + 5) / 20)
+
+
+def test_a_trace_has_one_row_per_trial_and_report() -> None:
+    reports, trials = _tables(events())
+    assert reports["time"].to_pylist() == [1.0, 2.0, 4.0]
+    assert [(t["trial_id"], t["started"], t["r"], t["best_metric"]) for t in trials.to_pylist()] == [(0, 0.0, 3, 0.2), (1, 0.0, 1, 0.4)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(-0.2, 0.1, "stand-in agrees"), (0.1, 0.5, "undecided"), (0.4, 0.9, "stand-in disagrees")],
+)
+def test_accuracies_are_equal_within_the_others_standard_deviation(low: float, high: float, expected: str) -> None:
+    assert _equal(Interval(0.0, low, high, 15), spread=0.3) == expected
