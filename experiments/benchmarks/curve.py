@@ -21,6 +21,9 @@ State = TypeVar("State")
 Advance = Callable[[State, int], tuple[State, float]]  # from the state of r - 1 and r: the state of r and its metric, nan when diverged
 
 
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
 class Numbers(NamedTuple):
     """The numbers that mean anything to a network: a space may be narrower, but not wider."""
 
@@ -49,7 +52,7 @@ def check_space(benchmark: str, space: ConfigurationSpace, domains: Domains, con
         if name not in conditional:
             raise ValueError(f"benchmark={benchmark}: its space has conditions on {name}, but the network needs its value always")
     for name, domain in domains.items():
-        for value in _extremes(space[name]):
+        for value in extremes(space[name]):
             _check_value(benchmark, name, value, domain)
         if isinstance(domain, Numbers) and domain.kind is int and isinstance(space[name], FloatHyperparameter):
             raise ValueError(f"benchmark={benchmark}: {name} must be of whole numbers; give it the type uniform_int")
@@ -68,7 +71,7 @@ def _check_value(benchmark: str, name: str, value: Any, domain: Numbers | Choice
         )
 
 
-def _extremes(parameter: Any) -> tuple[Any, ...]:
+def extremes(parameter: Any) -> tuple[Any, ...]:
     """All values of a finite list, both ends of a range."""
     if isinstance(parameter, Constant):
         return (parameter.value,)
@@ -89,6 +92,18 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"benchmark.{name}={count!r} must be a whole number, 1 or more")
+
+
+def check_choice(name: str, value: str, valid: Collection[str]) -> None:
+    if value not in valid:
+        raise ValueError(f"benchmark.{name}={value!r} is unknown; valid are {', '.join(valid)}")
+
+
+def compute_dtype(precision: str) -> str:
+    """The type of activations: `auto` is bfloat16 on accelerators, and float32 on a CPU, where it is faster."""
+    if precision == "auto":
+        return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+    return precision
 
 
 def plain(config: Config, domains: Domains) -> dict[str, Any]:
