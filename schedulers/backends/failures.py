@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+from schedulers.types import Report
+
 OUT_OF_MEMORY = "out of memory: "
 DISK_FULL = "the disk is full: "
 HANG = "hang: "
@@ -70,6 +72,15 @@ def is_out_of_memory(text: str) -> bool:
 
 def is_disk_full(text: str) -> bool:
     return last_line(text).startswith(DISK_FULL)
+
+
+def raise_if_disk_full(report: Report, folder: Path) -> None:
+    """A full disk is no trial's failure, and no trial can go on: the study ends with a RuntimeError that says so."""
+    if is_disk_full(report.error):
+        raise RuntimeError(
+            f"{last_line(report.error)} (trial {report.trial_id} in {folder}); the journal and the checkpoints saved so far are kept: "
+            f"make room, then go on with resume={folder}"
+        )
 
 
 def num_memory_kills() -> int:

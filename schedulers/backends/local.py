@@ -210,11 +210,7 @@ class LocalBackend:
             self._died(worker)
 
     def _reported(self, worker: _Worker, report: Report, moment: float) -> None:
-        if failures.is_disk_full(report.error):
-            raise RuntimeError(
-                f"{failures.last_line(report.error)} (trial {report.trial_id} in {self._folder}); the journal and the checkpoints saved so "
-                f"far are kept: make room, then go on with resume={self._folder}"
-            )
+        failures.raise_if_disk_full(report, self._folder)
         worker.r = report.r if report.r is not None else worker.r
         worker.is_exhausted = failures.is_out_of_memory(report.error)
         self._queue(worker, replace(report, time=moment - self._began))

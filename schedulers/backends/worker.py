@@ -15,8 +15,10 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 from schedulers.backends import failures
 from schedulers.backends.trial import Segment
@@ -29,13 +31,13 @@ OOM_SCORE = "500"  # of 1000: if memory runs out, the kernel is to take the tria
 class Forward(logging.Handler):
     """Sends log records of our packages (such as compile notices) to the driver."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
         super().__init__(logging.INFO)
-        self._connection = connection
+        self._send = send
 
     def emit(self, record: logging.LogRecord) -> None:
         extra = {name: getattr(record, name) for name in ("compile_seconds", "cache_hit") if hasattr(record, name)}
-        self._connection.send(("log", record.getMessage(), extra))
+        self._send(("log", record.getMessage(), extra))
 
 
 def main(fd: int) -> None:
@@ -45,9 +47,7 @@ def main(fd: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     connection = Connection(fd)
-    logger = logging.getLogger("experiments")
-    logger.setLevel(logging.INFO)
-    logger.addHandler(Forward(connection))
+    forward_notes(connection.send)
     benchmark = pickle.loads(connection.recv_bytes())
     connection.send(("ready",))
     while True:
@@ -59,6 +59,13 @@ def main(fd: int) -> None:
         job, folder = content
         if not serve(connection, benchmark, job, folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def forward_notes(send: Callable[[tuple[Any, ...]], None]) -> None:
+    """Hand the notices of what runs in this process to `send`, as ("log", text, extra)."""
+    logger = logging.getLogger("experiments")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(Forward(send))
 
 
 def serve(connection: Connection, benchmark: Benchmark, job: Job, folder: str) -> bool:

@@ -1,0 +1,373 @@
+"""Workers as actors on a Ray cluster: one setting, `backend.address`, spreads a study over many nodes.
+
+The study's folder must be shared by the nodes: a trial whose node is lost goes on elsewhere from its checkpoint, unknown to the
+scheduler. An actor is asked for one report at a time, so a trial can always be stopped where it waits.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import pickle
+import shutil
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from schedulers.backends import failures, slots
+from schedulers.backends.checkpoints import Checkpoints
+from schedulers.backends.local import TICK, Note, check, ignore_note, ignore_wait
+from schedulers.backends.trial import Segment
+from schedulers.backends.worker import prepare
+from schedulers.types import Benchmark, Event, Job, Report
+
+CONNECT_SECONDS = 5.0
+PROBE_SECONDS = 0.2
+_is_ours = False  # whether `connect` made this process's connection, of which Ray allows one
+SENT = ("JAX_", "XLA_", "MFGP_", "OPENBLAS_", "MKL_", "OMP_")  # of the driver's environment, to the actors
+
+
+class Trainer:
+    """What runs in an actor: one trial at a time. Its environment is set before the benchmark, and with it JAX, is imported."""
+
+    def __init__(self, benchmark: bytes, environment: Mapping[str, str], path: Sequence[str]) -> None:
+        os.environ.update(environment)
+        sys.path.extend(entry for entry in path if entry not in sys.path)
+        from schedulers.backends.worker import forward_notes
+
+        self._notes: list[tuple[Any, ...]] = []
+        forward_notes(self._notes.append)
+        self._benchmark: Benchmark = pickle.loads(benchmark)
+        self._segment: Segment | None = None
+        self._problem: Report | None = None
+
+    def node(self) -> str:
+        """The node it runs on; answers as soon as the actor is there."""
+        return str(library().get_runtime_context().get_node_id())
+
+    def start(self, job: Job, folder: str) -> None:
+        self._segment, self._problem = prepare(self._benchmark, job, folder)
+
+    def next(self) -> tuple[Report, list[tuple[Any, ...]]]:
+        assert self._segment is not None
+        report = self._problem or self._segment.next()
+        notes = self._notes[:]
+        self._notes.clear()
+        return report, notes
+
+    def end(self, folder: str | None) -> None:
+        """The trial is over for now; `folder` is removed."""
+        if self._segment is not None:
+            self._segment.close()
+        self._segment = None
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Worker:
+    number: int
+    actor: Any
+    arrival: Any  # the reference of the node that it is on, there once the actor runs
+    job: Job | None = None
+    call: Any = None  # the reference of the report that it trains for; None: it waits for a verdict
+    is_doubtful: bool = False  # `call` only asks whether the actor is still there
+    is_stranded: bool = False  # its actor takes the place of a lost one, and has not been seen running yet
+    r: int = 0
+    until: int = 0
+    heard: float = 0.0
+
+
+class RayBackend:
+    """`num_workers` actors; checkpoints in `folder`/checkpoints/<trial>, on a file system that all nodes share.
+
+    address: of a running cluster ("auto": the one on this machine, "host:6379"); None: Ray is started here. gpus_per_worker may be a
+    fraction. report_timeout, checkpoint_quota_mb, deadline, earlier and on_wait: as in `LocalBackend`.
+    An actor that dies with its node is replaced, and its trial goes on from its last report; one that dies otherwise fails its trial.
+    """
+
+    is_simulated = False
+
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        num_workers: int,
+        folder: str | Path,
+        *,
+        address: str | None = None,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        report_timeout: float | None = None,
+        checkpoint_quota_mb: float | None = None,
+        deadline: float | None = None,
+        earlier: Sequence[Event] = (),
+        on_note: Note = ignore_note,
+        on_wait: Callable[[float], None] = ignore_wait,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        check(None, report_timeout, checkpoint_quota_mb)
+        self._ray = connect(address)
+        self._folder = Path(folder).resolve()
+        self._checkpoints = Checkpoints(self._folder, checkpoint_quota_mb)
+        self._checkpoints.restore(earlier)
+        self._report_timeout, self._deadline, self._on_note, self._on_wait = report_timeout, deadline, on_note, on_wait
+        self._pickled = pickle.dumps(benchmark)
+        self._environment = actor_environment(os.environ if environment is None else environment, gpus_per_worker)
+        options = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
+        self._actor_class = self._ray.remote(**options)(Trainer)
+        self._began = time.monotonic() - max((event.time for event in earlier), default=0.0)
+        self._reports: deque[tuple[_Worker, Report]] = deque()
+        self._workers = [_Worker(number, *self._create()) for number in range(num_workers)]
+
+    @staticmethod
+    def num_workers(
+        asked: int | None,
+        environment: Mapping[str, str],
+        *,
+        address: str | None = None,
+        cpus_per_worker: float = 1,
+        gpus_per_worker: float = 0,
+        **settings: Any,
+    ) -> int:
+        """How many workers there will be (None: as many as the cluster has room for now). Raises ValueError where that is too few."""
+        check(None, settings.get("report_timeout"), settings.get("checkpoint_quota_mb"))
+        wanted = {"CPU": ("cpus_per_worker", cpus_per_worker), "GPU": ("gpus_per_worker", gpus_per_worker)}
+        for name, share in wanted.values():
+            if not share >= 0:
+                raise ValueError(f"backend.{name}={share} must not be negative")
+        if not cpus_per_worker + gpus_per_worker > 0:
+            raise ValueError("backend.cpus_per_worker and backend.gpus_per_worker are both 0: a worker needs a share of something")
+        has = connect(address).cluster_resources()
+        room = {kind: math.floor(has.get(kind, 0) / share + 1e-9) for kind, (_, share) in wanted.items() if share > 0}
+        kind = min(room, key=lambda each: room[each])
+        if room[kind] < (asked or 1):
+            name, share = wanted[kind]
+            raise ValueError(
+                f"workers={asked or 1} with backend.{name}={share:g} need {(asked or 1) * share:g} {kind}s, but the Ray cluster has "
+                f"{has.get(kind, 0):g}: there is room for {room[kind]}"
+            )
+        return room[kind] if asked is None else asked
+
+    def idle(self) -> Sequence[int]:
+        free = [worker for worker in self._workers if worker.job is None]
+        # With nothing running, there is nothing to do but to wait for actors: what they are told before they run is not lost.
+        return [worker.number for worker in free if len(free) == len(self._workers) or self._is_there(worker)]
+
+    def start(self, job: Job, worker: int) -> None:
+        target = self._workers[worker]
+        self._checkpoints.start(job.trial_id)
+        target.job, target.r, target.until = job, job.r_from, job.until
+        self._begin(target)
+
+    def next_report(self) -> Report | None:
+        while not self._reports:
+            left = TICK if self._deadline is None else self._deadline - self.now()
+            calls = {worker.call: worker for worker in self._workers if worker.call is not None}
+            if left <= 0 or not calls:
+                return None
+            done, _ = self._ray.wait(list(calls), timeout=min(TICK, left))
+            for call in done:
+                self._receive(calls[call])
+            self._check_time()
+            self._on_wait(self.now())
+        worker, report = self._reports.popleft()
+        if self._deadline is not None and report.time > self._deadline:
+            return None
+        self._checkpoints.report(report)
+        # Up to `until` the next resource is begun before the verdict: no decision falls before it.
+        if not report.error and report.r is not None and report.r < worker.until:
+            self._ask(worker)
+        return report
+
+    def resume(self, trial_id: int, until: int) -> None:
+        worker = self._of(trial_id)
+        worker.until = max(worker.until, until)
+        if worker.call is None:
+            self._ask(worker)
+
+    def release(self, trial_id: int, keep_checkpoint: bool) -> None:
+        worker = self._of(trial_id)
+        worker.job = worker.call = None
+        if worker.is_stranded:  # it died: its actor knows of no trial
+            if not keep_checkpoint:
+                self._checkpoints.remove(trial_id)
+        else:
+            worker.actor.end.remote(None if keep_checkpoint else str(self._checkpoints.path(trial_id)))
+        if keep_checkpoint:
+            for evicted in self._checkpoints.pause(trial_id):
+                self._on_note(worker.number, f"checkpoint of trial {evicted} removed: backend.checkpoint_quota_mb is used up", {})
+        else:
+            self._checkpoints.end(trial_id)
+        self._take_in(worker)
+
+    def now(self) -> float:
+        return time.monotonic() - self._began
+
+    def close(self) -> None:
+        """End all actors, and Ray where it was started for this study."""
+        for worker in self._workers:
+            self._ray.kill(worker.actor)
+        disconnect()
+
+    def _of(self, trial_id: int) -> _Worker:
+        return next(worker for worker in self._workers if worker.job is not None and worker.job.trial_id == trial_id)
+
+    def _create(self) -> tuple[Any, Any]:
+        actor = self._actor_class.remote(self._pickled, self._environment, [entry or os.getcwd() for entry in sys.path])
+        return actor, actor.node.remote()
+
+    def _begin(self, worker: _Worker) -> None:
+        """Train what is left of the worker's job, from the last report on."""
+        assert worker.job is not None
+        job = replace(worker.job, r_from=worker.r)
+        worker.actor.start.remote(job, str(self._checkpoints.path(job.trial_id)))
+        self._ask(worker)
+
+    def _ask(self, worker: _Worker) -> None:
+        worker.call, worker.heard = worker.actor.next.remote(), time.monotonic()
+
+    def _is_there(self, worker: _Worker) -> bool:
+        if worker.is_stranded and self._ray.wait([worker.arrival], timeout=0)[0]:
+            worker.is_stranded, worker.heard = False, time.monotonic()
+        return not worker.is_stranded
+
+    def _receive(self, worker: _Worker) -> None:
+        try:
+            answer = self._ray.get(worker.call)
+        except self._ray.exceptions.ActorUnavailableError:  # dead, or out of reach for a moment: the cluster will know
+            time.sleep(PROBE_SECONDS)
+            worker.is_doubtful, worker.call = True, worker.actor.node.remote()
+            return
+        except self._ray.exceptions.RayError as error:
+            return self._lost(worker, error)
+        if worker.is_doubtful:  # it answers again, but its report is lost
+            return self._move(worker, "was out of reach")
+        worker.call, (report, notes) = None, answer
+        for _, text, extra in notes:
+            self._on_note(worker.number, text, extra)
+        failures.raise_if_disk_full(report, self._folder)
+        worker.r = report.r if report.r is not None else worker.r
+        worker.is_stranded = False
+        self._reports.append((worker, replace(report, time=self.now())))
+        if failures.is_out_of_memory(report.error):  # what the process still holds would be missing in its next trial
+            self._replace(worker)
+
+    def _lost(self, worker: _Worker, error: Exception) -> None:
+        """The actor is gone: with its node, which is nobody's failure, or alone."""
+        said = " ".join(str(error).split())
+        if getattr(error, "actor_init_failed", False):
+            raise RuntimeError(f"worker {worker.number} could not start on the Ray cluster ({failures.last_line(str(error))})")
+        if self._is_node_lost(worker):
+            return self._move(worker, "is lost")
+        self._replace(worker)
+        cause = failures.OUT_OF_MEMORY if "low on memory" in said or "OutOfMemory" in type(error).__name__ else ""
+        self._fail(worker, f"{cause}the Ray actor died during resource {worker.r + 1}: {said[:500]}")
+
+    def _move(self, worker: _Worker, fate: str) -> None:
+        """Through no fault of its own the trial goes on in another actor, from its last report."""
+        assert worker.job is not None
+        text = f"its node {fate}: trial {worker.job.trial_id} goes on from resource {worker.r} where there is room"
+        self._on_note(worker.number, text, {})
+        self._replace(worker)
+        self._begin(worker)
+        for free in self._workers:
+            if free.job is None:
+                self._take_in(free)
+
+    def _is_node_lost(self, worker: _Worker) -> bool:
+        if not self._ray.wait([worker.arrival], timeout=0)[0]:
+            return True  # it never got to run
+        try:
+            node = self._ray.get(worker.arrival)
+        except self._ray.exceptions.RayError:
+            return True
+        return not any(each["NodeID"] == node and each["Alive"] for each in self._ray.nodes())
+
+    def _check_time(self) -> None:
+        if self._report_timeout is None:
+            return
+        for worker in self._workers:
+            if worker.call is None or not self._is_there(worker) or time.monotonic() - worker.heard < self._report_timeout:
+                continue
+            self._replace(worker)
+            self._fail(worker, failures.of_hang(self._report_timeout, worker.r + 1, Path("the logs of the Ray session")))
+
+    def _replace(self, worker: _Worker) -> None:
+        self._ray.kill(worker.actor)
+        worker.actor, worker.arrival = self._create()
+        worker.is_stranded, worker.is_doubtful, worker.call = True, False, None
+
+    def _fail(self, worker: _Worker, error: str) -> None:
+        assert worker.job is not None
+        self._reports.append((worker, Report(worker.job.trial_id, None, math.nan, self.now(), 0.0, error)))
+
+    def _take_in(self, free: _Worker) -> None:
+        """A trial whose new actor finds no room in the smaller cluster goes on in the actor that has just become free."""
+        stranded = next((each for each in self._workers if each.call is not None and not self._is_there(each)), None)
+        if stranded is None or not self._is_there(free):
+            return
+        self._ray.kill(stranded.actor)
+        stranded.actor, stranded.arrival, stranded.is_stranded = free.actor, free.arrival, False
+        free.actor, free.arrival = self._create()
+        free.is_stranded = True
+        self._begin(stranded)
+
+
+def library() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError:
+        raise ValueError("backend=ray needs the package ray: install what requirements-ray.txt names") from None
+    return ray
+
+
+def connect(address: str | None) -> Any:
+    """The library, connected. Raises ValueError with one sentence if no cluster answers."""
+    global _is_ours
+    ray = library()
+    if ray.is_initialized():
+        return ray
+    if address is not None and ":" in address:
+        _check_answers(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    settings = {"include_dashboard": False} if address is None else {}
+    try:
+        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **settings)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise ValueError(f"backend.address={address}: no Ray cluster can be used there ({said})") from error
+    _is_ours = True
+    return ray
+
+
+def disconnect() -> None:
+    """Leave the cluster that `connect` joined; one that it started ends."""
+    global _is_ours
+    if _is_ours:
+        library().shutdown()
+        _is_ours = False
+
+
+def actor_environment(environment: Mapping[str, str], gpus_per_worker: float) -> dict[str, str]:
+    """What an actor's process gets of the driver's environment; its share of a GPU's memory; and JAX on the trials' platform."""
+    sent = {name: value for name, value in environment.items() if name.startswith(SENT)}
+    # Empty counts as unset: an actor that inherits the platform of a driver on the same machine would stay on the CPU.
+    platforms = {"JAX_PLATFORMS": environment.get("JAX_PLATFORMS", "")}
+    share = slots.memory_fraction(gpus_per_worker, environment) if gpus_per_worker > 0 else {}
+    return sent | platforms | share
+
+
+def _check_answers(address: str) -> None:
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"backend.address={address}: nothing answers there ({error}); give host:port of a running cluster, auto for the one on this "
+            "machine, or null to start Ray here"
+        ) from error
