@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 class Deadline:
     """Asks `searcher` in a thread; after `seconds`, or if it raises, `fallback` answers, and keeps answering while the thread hangs.
 
-    A searcher that compiles programs (it has `upcoming` and `compile`) has those it will need next compiled in the background, so that
+    A searcher that compiles programs (it has `upcoming`, `compile` and `asks_the_model`) has those it will need next compiled in the background, so that
     a suggestion need not wait for them.
     """
 
@@ -62,11 +62,14 @@ class Deadline:
 
     def _ask(self, history: History, slot: Slot, answer: dict[str, Any]) -> None:
         try:
-            if self._compiler is not None and self._compiling in self._upcoming(history)[:1]:
-                self._compiler.join()  # it is what this suggestion needs: do not compile it twice
+            if self._compiler is not None and self._needs(self._compiling, history, slot):
+                self._compiler.join()  # rather than compile it twice
             answer["proposal"] = self._searcher.suggest(history, slot)
         except Exception as error:  # whatever it is, the study goes on; the caller logs it with its traceback
             answer["error"] = error
+
+    def _needs(self, size: Any, history: History, slot: Slot) -> bool:
+        return size in self._upcoming(history)[:1] and self._searcher.asks_the_model(history, slot)  # type: ignore[attr-defined]
 
     def _upcoming(self, history: History) -> list[Any]:
         return self._searcher.upcoming(history) if hasattr(self._searcher, "upcoming") else []

@@ -59,6 +59,9 @@ class Compiling(Numbered):
         super().__init__()
         self.compiled, self.may_go_on = [], threading.Event()
 
+    def asks_the_model(self, history, slot):
+        return True
+
     def upcoming(self, history):
         return [(16, 8), (32, 8)]
 
@@ -79,6 +82,25 @@ def test_a_suggestion_waits_only_for_the_program_that_it_needs():
     searcher.may_go_on.set()
     scheduler.searcher._compiler.join(10)
     assert searcher.compiled == [16, 32]
+
+
+class StartingAtRandom(Compiling):
+    def asks_the_model(self, history, slot):
+        return False
+
+    def compile(self, history, size):
+        self.may_go_on.wait(30)
+        self.compiled.append(size[0])
+
+
+def test_a_random_start_does_not_wait_for_the_model():
+    searcher = StartingAtRandom()
+    scheduler = AsyncHyperband(Deadline(searcher, fallback(), 20), r_min=1, r_max=3)
+    for _ in range(3):
+        scheduler.ask()
+    assert searcher.compiled == [] and len(scheduler.history.trials) == 3
+    searcher.may_go_on.set()
+    scheduler.searcher._compiler.join(10)
 
 
 def test_a_timeout_must_be_positive():

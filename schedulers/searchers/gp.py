@@ -89,7 +89,7 @@ class GPSearcher:
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         trials, resources, metrics = self._observed(history)
-        if slot.trial_id < self._num_init_random or len(metrics) == 0:
+        if not self.asks_the_model(history, slot):
             initial = self._guide.initial(history, slot) if self._guide else None
             return initial or self._random.suggest(history, slot)
         self._tried.update(history)
@@ -126,6 +126,10 @@ class GPSearcher:
             self._warm = proposal.state["hyperparameters"]
             self._num_fitted, self._num_skipped = proposal.state["num_fitted"], proposal.state["num_skipped"]
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
+
+    def asks_the_model(self, history: History, slot: Slot) -> bool:
+        """Whether this trial's suggestion needs a compiled program; the first ones are drawn without."""
+        return slot.trial_id >= self._num_init_random and len(self._observed(history)[2]) > 0
 
     def upcoming(self, history: History) -> list[tuple[int, int]]:
         """The padded (observations, pending) that the next suggestion needs, and those that a later one will need."""
