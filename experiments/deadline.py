@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 class Deadline:
     """Asks `searcher` in a thread; after `seconds`, or if it raises, `fallback` answers, and keeps answering while the thread hangs.
 
-    A searcher that compiles programs (it has `upcoming`, `compile` and `asks_the_model`) has those it will need next compiled in the background, so that
-    a suggestion need not wait for them.
+    A searcher that compiles programs (it has `upcoming`, `compile` and `asks_the_model`) has those it will need next compiled in the
+    background, so that a suggestion need not wait for them.
     """
 
     def __init__(self, searcher: Searcher, fallback: Searcher, seconds: float) -> None:
