@@ -9,8 +9,6 @@ from __future__ import annotations
 import math
 import os
 import pickle
-import shutil
-import socket
 import sys
 import time
 from collections import deque
@@ -19,54 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from schedulers.backends import failures, slots
+from schedulers.backends import failures
+from schedulers.backends.actor import Trainer, actor_environment
 from schedulers.backends.checkpoints import Checkpoints
+from schedulers.backends.cluster import connect, disconnect
 from schedulers.backends.local import TICK, Note, check, ignore_note, ignore_wait
-from schedulers.backends.trial import Segment
-from schedulers.backends.worker import prepare
 from schedulers.types import Benchmark, Event, Job, Report
 
-CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 0.2
-_is_ours = False  # whether `connect` made this process's connection, of which Ray allows one
-SENT = ("JAX_", "XLA_", "MFGP_", "OPENBLAS_", "MKL_", "OMP_")  # of the driver's environment, to the actors
-
-
-class Trainer:
-    """What runs in an actor: one trial at a time. Its environment is set before the benchmark, and with it JAX, is imported."""
-
-    def __init__(self, benchmark: bytes, environment: Mapping[str, str], path: Sequence[str]) -> None:
-        os.environ.update(environment)
-        sys.path.extend(entry for entry in path if entry not in sys.path)
-        from schedulers.backends.worker import forward_notes
-
-        self._notes: list[tuple[Any, ...]] = []
-        forward_notes(self._notes.append)
-        self._benchmark: Benchmark = pickle.loads(benchmark)
-        self._segment: Segment | None = None
-        self._problem: Report | None = None
-
-    def node(self) -> str:
-        """The node it runs on; answers as soon as the actor is there."""
-        return str(library().get_runtime_context().get_node_id())
-
-    def start(self, job: Job, folder: str) -> None:
-        self._segment, self._problem = prepare(self._benchmark, job, folder)
-
-    def next(self) -> tuple[Report, list[tuple[Any, ...]]]:
-        assert self._segment is not None
-        report = self._problem or self._segment.next()
-        notes = self._notes[:]
-        self._notes.clear()
-        return report, notes
-
-    def end(self, folder: str | None) -> None:
-        """The trial is over for now; `folder` is removed."""
-        if self._segment is not None:
-            self._segment.close()
-        self._segment = None
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass
@@ -316,58 +274,3 @@ class RayBackend:
         free.actor, free.arrival = self._create()
         free.is_stranded = True
         self._begin(stranded)
-
-
-def library() -> Any:
-    try:
-        import ray
-    except ModuleNotFoundError:
-        raise ValueError("backend=ray needs the package ray: install what requirements-ray.txt names") from None
-    return ray
-
-
-def connect(address: str | None) -> Any:
-    """The library, connected. Raises ValueError with one sentence if no cluster answers."""
-    global _is_ours
-    ray = library()
-    if ray.is_initialized():
-        return ray
-    if address is not None and ":" in address:
-        _check_answers(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    settings = {"include_dashboard": False} if address is None else {}
-    try:
-        ray.init(address or "local", log_to_driver=False, logging_level="ERROR", **settings)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise ValueError(f"backend.address={address}: no Ray cluster can be used there ({said})") from error
-    _is_ours = True
-    return ray
-
-
-def disconnect() -> None:
-    """Leave the cluster that `connect` joined; one that it started ends."""
-    global _is_ours
-    if _is_ours:
-        library().shutdown()
-        _is_ours = False
-
-
-def actor_environment(environment: Mapping[str, str], gpus_per_worker: float) -> dict[str, str]:
-    """What an actor's process gets of the driver's environment; its share of a GPU's memory; and JAX on the trials' platform."""
-    sent = {name: value for name, value in environment.items() if name.startswith(SENT)}
-    # Empty counts as unset: an actor that inherits the platform of a driver on the same machine would stay on the CPU.
-    platforms = {"JAX_PLATFORMS": environment.get("JAX_PLATFORMS", "")}
-    share = slots.memory_fraction(gpus_per_worker, environment) if gpus_per_worker > 0 else {}
-    return sent | platforms | share
-
-
-def _check_answers(address: str) -> None:
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    try:
-        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"backend.address={address}: nothing answers there ({error}); give host:port of a running cluster, auto for the one on this "
-            "machine, or null to start Ray here"
-        ) from error

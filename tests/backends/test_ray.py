@@ -19,7 +19,9 @@ from tests.test_main import EXAMPLE, ROOT, attempt, check_accounts
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.smoke
 
+from schedulers.backends import cluster as cluster_of_ray  # noqa: E402
 from schedulers.backends import ray as ray_backend  # noqa: E402
+from schedulers.backends.actor import actor_environment  # noqa: E402
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def cluster():
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     cluster.wait_for_nodes()
     yield cluster, nodes
-    ray_backend.disconnect()
+    cluster_of_ray.disconnect()
     ray.shutdown()
     cluster.shutdown()
 
@@ -168,17 +170,17 @@ def test_an_address_that_does_not_answer_is_one_sentence_and_quick(tmp_path):
         attempt(tmp_path, *EXAMPLE, "backend=ray", f"backend.address={address}")
     assert "\n" not in str(caught.value) and time.monotonic() - began < 20
     with pytest.raises(ValueError, match="backend.address=nonsense: no Ray cluster can be used there"):
-        ray_backend.connect("nonsense")
+        cluster_of_ray.connect("nonsense")
 
 
 def test_an_actor_on_half_a_gpu_gets_its_share_of_memory_and_the_trials_platform():
     environment = {"JAX_COMPILATION_CACHE_DIR": "/shared/xla", "HOME": "/home/me"}
-    assert ray_backend.actor_environment(environment, 0.5) == {
+    assert actor_environment(environment, 0.5) == {
         "JAX_COMPILATION_CACHE_DIR": "/shared/xla",
         "JAX_PLATFORMS": "",
         "XLA_CLIENT_MEM_FRACTION": "0.45",
     }
-    assert "XLA_CLIENT_MEM_FRACTION" not in ray_backend.actor_environment(environment, 1)
+    assert "XLA_CLIENT_MEM_FRACTION" not in actor_environment(environment, 1)
 
 
 def test_the_command_runs_a_study_on_ray(tmp_path):
