@@ -1,16 +1,22 @@
-"""Defects that were verified in other implementations of these schedulers; each must not come back here."""
+"""Defects that were verified in other implementations of these methods; each must not come back here."""
 
 import math
 import random
 from collections import Counter
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from ConfigSpace import ConfigurationSpace, Integer
 
+import mfgp
 from schedulers.asha import AsyncHyperband
+from schedulers.encoding import Encoding
 from schedulers.history import State
 from schedulers.hyperband import table
 from schedulers.pasha import Pasha
 from schedulers.rungs import Rung, num_passing, passes, rung_levels
+from schedulers.searchers.gp import GPSearcher
 from schedulers.types import Decision, Report
 from tests.streams import Numbered
 
@@ -138,3 +144,47 @@ def test_a_job_that_ends_below_its_milestone_is_a_failure_and_frees_its_worker()
     assert scheduler.tell(Report(0, 2, 0.5)).decision is Decision.CONTINUE
     assert scheduler.tell(Report(0, None, math.nan, error="the training ended after resource 2")).decision is Decision.STOP
     assert scheduler.history.pending == {}
+
+
+def suggestion(scale):
+    """mfgp's choice on a fixed trace whose metric is multiplied by `scale`."""
+    rng = np.random.default_rng(0)
+    x, candidates = rng.random((20, 2)), rng.random((50, 2))
+    r = (rng.choice([1, 3, 9], 20) - 0.5) / 9
+    y = scale * (((x - 0.4) ** 2).sum(1) + np.exp(-3 * r))
+    space = mfgp.Space(kind=[0, 0], log=[False] * 2, low=[0.0] * 2, high=[1.0] * 2)
+    settings = {"pending_x": x[:1], "pending_r": r[:1], "r_acq": r.max(), "free": np.zeros((50, 2), bool), "space": space}
+    return mfgp.suggest(mfgp.exp_decay(), seed=(0, 0), x=x, r=r, y=y, candidates=candidates, **settings)
+
+
+def test_asking_twice_without_new_data_does_not_use_up_the_refit_period():
+    """Row 2: syne-tune's memo is overwritten by its own answer, so that repeated questions consume the period."""
+    searcher = GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_always_below=1, refit_period=3)
+    answered = suggestion(1.0)
+    searcher._remember(answered, 10)
+    due = []
+    for num_observed in (10, 10, 11, 11, 12, 12, 13, 14):
+        due.append(searcher._is_due(num_observed))
+        searcher._remember(replace(answered, refitted=due[-1]), num_observed)
+    #               10     10     11     11     12     12     13    14     the third suggestion with new data refits
+    assert due == [False, False, False, False, False, False, True, False]
+
+
+def test_the_units_of_the_metric_do_not_change_the_choice():
+    """Row 5: syne-tune adds 0.01 in the metric's own units to the incumbent, so percent and fractions behave differently."""
+    np.testing.assert_allclose(suggestion(1.0).x[:3], suggestion(1e4).x[:3])
+    np.testing.assert_allclose(suggestion(1.0).acquisition[:3], suggestion(1e4).acquisition[:3], rtol=1e-4)
+
+
+def test_the_drop_of_a_curve_may_exceed_one_standard_deviation():
+    """Row 6: syne-tune bounds gamma by 1 although its targets are standardised."""
+    gamma = next(parameter for parameter in mfgp.exp_decay().parameters if parameter.name == "gamma")
+    assert gamma.high == 10.0
+
+
+def test_the_ends_of_a_log_integer_are_drawn_with_the_mass_of_their_cells():
+    """Row 11: syne-tune rounds exp(U[log a, log b]), which halves the mass of both ends."""
+    encoding = Encoding(ConfigurationSpace(space=[Integer("n", (1, 4), log=True)]))
+    drawn = [config["n"] for config in encoding.configs(encoding.sample(20_000, np.random.default_rng(0)))]
+    edges = np.log([0.5, 1.5, 2.5, 3.5, 4.5])
+    np.testing.assert_allclose(np.bincount(drawn)[1:] / 20_000, np.diff(edges) / (edges[-1] - edges[0]), atol=0.015)

@@ -83,7 +83,7 @@ class GPSearcher:
         coordinates = self._encoding.coordinates()
         self._coordinates = mfgp.Space(coordinates.kind, coordinates.log, coordinates.low, coordinates.high)
         self._warm: dict[str, Any] | None = None
-        self._num_fitted = 0  # observations at the last fit
+        self._num_seen = 0  # observations at the last suggestion
         self._num_skipped = 0  # suggestions with new data since the last fit
         self._pending_size = 0
 
@@ -124,7 +124,7 @@ class GPSearcher:
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
         if proposal.state is not None:
             self._warm = proposal.state["hyperparameters"]
-            self._num_fitted, self._num_skipped = proposal.state["num_fitted"], proposal.state["num_skipped"]
+            self._num_seen, self._num_skipped = proposal.state["num_observed"], proposal.state["num_skipped"]
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
 
     def asks_the_model(self, history: History, slot: Slot) -> bool:
@@ -233,16 +233,17 @@ class GPSearcher:
     def _is_due(self, num_observed: int) -> bool:
         if self._warm is None:
             return True
-        if num_observed == self._num_fitted:
+        if num_observed == self._num_seen:  # nothing new; nor does asking again use up the period
             return False
         return num_observed < self._refit_always_below or self._num_skipped + 1 >= self._refit_period
 
     def _remember(self, suggestion: Any, num_observed: int) -> dict[str, Any]:
         self._warm = suggestion.hyperparameters
         if suggestion.refitted:
-            self._num_fitted, self._num_skipped = num_observed, 0
-        elif num_observed != self._num_fitted:
+            self._num_skipped = 0
+        elif num_observed != self._num_seen:
             self._num_skipped += 1
+        self._num_seen = num_observed
         return {
             "hyperparameters": suggestion.hyperparameters,
             "refitted": suggestion.refitted,
@@ -250,7 +251,6 @@ class GPSearcher:
             "loss": suggestion.loss,
             "evaluations": suggestion.evaluations,
             "num_observed": num_observed,
-            "num_fitted": self._num_fitted,
             "num_skipped": self._num_skipped,
             "pending_size": self._pending_size,
         }
