@@ -26,7 +26,8 @@ def test_every_choice_builds_or_says_what_it_lacks(group, choice, tmp_path):
         parts = build(cfg, tmp_path, Recording([]))
     except ValueError as error:
         assert "\n" not in str(error) and len(str(error)) < 400
-        assert any(text in str(error) for text in ("missing", "not here", "data_dir", "says nothing", "needs a searcher that")), str(error)
+        lacks = ("missing", "not here", "data_dir", "says nothing", "needs a searcher that", "needs the package")
+        assert any(text in str(error) for text in lacks), str(error)
     else:
         assert parts.scheduler.ask() is not None
 
