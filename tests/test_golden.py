@@ -1,4 +1,4 @@
-"""Golden traces: every scheduler's jobs and decisions on one fixed study, read by a person once and kept.
+"""Golden traces: every scheduler's jobs and decisions on one fixed study, kept so that a change of behaviour is seen.
 
 A change here is a change of behaviour: look at the difference, and if it is meant, write the traces anew with
 `python -m tests.test_golden` and say why in the commit.
@@ -48,7 +48,7 @@ def trace(overrides):
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_the_trace_is_the_one_that_was_read(name):
+def test_the_trace_is_the_one_that_was_kept(name):
     assert trace(STUDIES[name]) == (FOLDER / f"{name}.txt").read_text().splitlines()
 
 
