@@ -152,7 +152,7 @@ def suggestion(scale):
     x, candidates = rng.random((20, 2)), rng.random((50, 2))
     r = (rng.choice([1, 3, 9], 20) - 0.5) / 9
     y = scale * (((x - 0.4) ** 2).sum(1) + np.exp(-3 * r))
-    space = mfgp.Space(kind=[0, 0], log=[False] * 2, low=[0.0] * 2, high=[1.0] * 2)
+    space = mfgp.Space(kind=np.zeros(2), log=np.zeros(2, bool), low=np.zeros(2), high=np.ones(2))
     settings = {"pending_x": x[:1], "pending_r": r[:1], "r_acq": r.max(), "free": np.zeros((50, 2), bool), "space": space}
     return mfgp.suggest(mfgp.exp_decay(), seed=(0, 0), x=x, r=r, y=y, candidates=candidates, **settings)
 

@@ -1,6 +1,7 @@
 """A disk that is full, a journal that is damaged or in other hands, and a quota for checkpoints: what is said and what is kept."""
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -40,8 +41,12 @@ def small_disk(tmp_path):
     subprocess.run(["umount", str(folder)], capture_output=True)
 
 
+# Kilobytes of the disk and of a checkpoint, and the sentence. Where checkpoints fill the disk, either writer may find it full first.
+DISKS = [(1200, 400, "the disk is full: OSError|cannot take event"), (200, 0, "cannot take event")]
+
+
 @pytest.mark.skipif(shutil.which("mount") is None, reason="needs mount")
-@pytest.mark.parametrize(("disk", "checkpoint", "sentence"), [(1200, 400, "the disk is full: OSError"), (200, 0, "cannot take event")])
+@pytest.mark.parametrize(("disk", "checkpoint", "sentence"), DISKS)
 def test_a_full_disk_ends_the_command_with_one_sentence_and_nothing_is_lost(disk, checkpoint, sentence, small_disk, monkeypatch):
     monkeypatch.setenv("KILOBYTES", str(checkpoint))
     folder = small_disk(disk) / "study"
@@ -49,7 +54,7 @@ def test_a_full_disk_ends_the_command_with_one_sentence_and_nothing_is_lost(disk
     done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
-    assert sentence in done.stderr and f"resume={folder}" in done.stderr and "kept" in done.stderr
+    assert re.search(sentence, done.stderr) and f"resume={folder}" in done.stderr and "kept" in done.stderr
     before = [event.job for event in read(folder)]
     assert before
     small_disk(20_000)
