@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from experiments.study import STATES, Study, TrialRecord, sign_of
+from schedulers.backends.failures import tally
 from schedulers.types import Decision, Event
 
 NOTES_SHOWN = 4
@@ -126,7 +127,7 @@ class Display:
             self._live.refresh()
             self._live.stop()
         self._print("")
-        for line in [*self._best_lines(), *notes]:
+        for line in [*self._best_lines(), *filter(None, [self._failures()]), *notes]:
             self._print(line)
         if paths:
             self._print("")
@@ -168,6 +169,8 @@ class Display:
             text.append(f"best {self._metric_name} {self._shown(best.best_metric)}", style="bold green")
             text.append(f"  trial {best.trial_id} ({best.source}), r={best.best_r}, after {span(best.best_time or 0.0)}")
         text.append(f"\n{self._counts()}, {len(self._study.reports)} reports")
+        if failures := self._failures():
+            text.append(f"\n{failures}")
         text.append(f"\n{span(self._now)}{self._shares()}")
         for name, used, limit in self._used():
             text.append(f"\nbudget {name:<8} {bar(used / limit, 20)} {number(used)} of {number(limit)}")
@@ -217,6 +220,10 @@ class Display:
         counts = self._study.counts()
         shown = [f"{counts[state]} {state}" for state in STATES if counts[state]]
         return f"{len(self._study.trials)} trials" + (f" ({', '.join(shown)})" if shown else "")
+
+    def _failures(self) -> str:
+        causes = tally(trial.error for trial in self._study.trials.values() if trial.state == "failed")
+        return f"failures: {', '.join(f'{num} {cause}' for cause, num in causes.items())}" if causes else ""
 
     def _shares(self) -> str:
         if not self._now:

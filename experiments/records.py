@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from experiments.study import STATES, Study, fold, sign_of
+from schedulers.backends.failures import cause, tally
 from schedulers.types import Event
 
 # Of `meta`, what the tables carry: nothing that differs between two runs of the same command.
@@ -36,6 +37,7 @@ TRIALS_SCHEMA = pa.schema(
         ("started", pa.float64()),
         ("ended", pa.float64()),
         ("seconds", pa.float64()),
+        ("cause", pa.string()),  # of a failure, in a word: see schedulers.backends.failures.cause
         ("error", pa.string()),
     ]
 )
@@ -92,7 +94,8 @@ def write(folder: str | Path, events: Iterable[Event], mode: str, meta: Mapping[
 
 def _trials_table(study: Study, sign: float) -> pa.Table:
     trials = list(study.trials.values())
-    columns = {name: [getattr(trial, name) for trial in trials] for name in TRIALS_SCHEMA.names}
+    columns = {name: [getattr(trial, name) for trial in trials] for name in TRIALS_SCHEMA.names if name != "cause"}
+    columns["cause"] = [cause(trial.error) if trial.state == "failed" else "" for trial in trials]
     for name in ("metric", "best_metric"):
         columns[name] = [_signed(value, sign) for value in columns[name]]
     table = pa.table(columns, schema=TRIALS_SCHEMA)
@@ -129,6 +132,7 @@ def _summary(study: Study, mode: str, meta: Mapping[str, Any]) -> dict[str, Any]
         "mode": mode,
         "trials": total,
         "trials_by_state": {state: states[state] for state in STATES},
+        "failures_by_cause": tally(trial.error for trial in study.trials.values() if trial.state == "failed"),
         "trials_by_source": dict(sorted(sources.items())),
         "model_share": sources["model"] / total if total else None,
         "reports": len(study.reports),

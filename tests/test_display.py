@@ -195,6 +195,18 @@ def test_a_study_in_which_everything_failed_ends_with_the_error():
     assert "No trial reported a number. The last error: ValueError: no data" in text
 
 
+def test_the_end_and_the_live_picture_count_failures_by_cause():
+    errors = ["Traceback\nValueError: no data", "Traceback\nRuntimeError: x\nout of memory: RuntimeError: x"]
+    events = [
+        event for i, error in enumerate(errors) for event in (job(trial_id=i), report(trial_id=i, r=None, metric=float("nan"), error=error))
+    ]
+    assert "\nfailures: 1 exception, 1 out of memory\n" in plain(events, finish={})
+    with live() as display:
+        for event in events:
+            display.event(event)
+        assert "failures: 1 exception, 1 out of memory" in picture(display)
+
+
 def test_restored_events_count_but_are_not_told_again():
     events = list(fake_study())
     out = io.StringIO()

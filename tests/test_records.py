@@ -9,6 +9,7 @@ import pytest
 
 from experiments import records
 from experiments.records import reports_table, summary, trials_table, write
+from schedulers.backends import failures
 from schedulers.types import Decision, Event, Job, Proposal, Report, Verdict
 from tests.fake_study import fake_study
 
@@ -137,6 +138,22 @@ def test_the_summary_of_a_small_study_is_what_one_counts_by_hand():
     assert result["suggestion_seconds"]["model"] == pytest.approx({"number": 2, "median": 0.625, "p90": 0.725, "max": 0.75})
     assert result["suggestion_seconds"]["all"]["number"] == 3
     assert result["run"]["compile_seconds"] == 1.5
+
+
+def test_a_failed_trials_cause_is_told_apart_from_a_bad_configuration(tmp_path):
+    """Errors as the backends write them; the table and the summary say in a word what each of them means."""
+    errors = {
+        "out of memory": failures.describe(MemoryError("8 GB")),
+        "disk full": failures.describe(OSError(28, "No space left on device")),
+        "hang": failures.of_hang(5.0, 2, tmp_path),
+        "worker died": failures.of_process(-11, 2, tmp_path, 0),
+        "no number": "the metric at resource 2 is nan",
+        "exception": failures.describe(ValueError("units must be positive")),
+    }
+    events = [started(i, 0.0) for i in range(len(errors) + 1)]
+    events += [reported(i, None, NAN, 1.0, Decision.STOP, error=error) for i, error in enumerate(errors.values())]
+    assert trials_table(events, "min", 27)["cause"].to_pylist() == [*errors, ""]
+    assert summary(events, "min", META)["failures_by_cause"] == dict.fromkeys(errors, 1)
 
 
 def test_a_study_without_any_result_still_has_tables_and_a_summary(tmp_path):

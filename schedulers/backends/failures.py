@@ -1,13 +1,14 @@
 """What a failed trial's record says: the traceback or the end of the process, and last the one line that names the cause.
 
-Three causes are no verdict about a configuration and are told apart from one: memory that ran out, a full disk, a worker that hung.
+Causes that are no verdict about a configuration are told apart from one: memory that ran out, a full disk, a worker that hung or died.
 """
 
 from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from schedulers.types import Report
@@ -15,6 +16,8 @@ from schedulers.types import Report
 OUT_OF_MEMORY = "out of memory: "
 DISK_FULL = "the disk is full: "
 HANG = "hang: "
+DIED = ("the worker process ", "the Ray actor died ")
+NO_NUMBER = "the metric at resource "
 FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 # JAX (XLA), PyTorch, TensorFlow, cuBLAS and the operating system, in this order.
 MEMORY_WORDS = (
@@ -47,7 +50,7 @@ def is_memory_error(error: BaseException) -> bool:
 def of_process(code: int, r: int, log: Path, num_kills: int) -> str:
     """How a worker process ended during resource `r`; `num_kills`: of the kernel's out-of-memory killer since the trial started."""
     how = f"was killed by signal {-code}" if code < 0 else f"exited with code {code}"
-    said = f"the worker process {how} during resource {r}; what it printed is in {log}"
+    said = f"{DIED[0]}{how} during resource {r}; what it printed is in {log}"
     if code != -9:
         return said
     if num_kills > 0:
@@ -64,6 +67,25 @@ def of_hang(limit: float, r: int, log: Path) -> str:
 
 def last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
+
+
+def cause(text: str) -> str:
+    """Why a trial failed, in a word or two, from its error; empty: it did not fail.
+
+    `out of memory`, `disk full`, `hang` and `worker died` say nothing against its configuration; `no number` (it diverged) and
+    `exception` do, or against the training's code.
+    """
+    if not text:
+        return ""
+    said = last_line(text)
+    known = {OUT_OF_MEMORY: "out of memory", DISK_FULL: "disk full", HANG: "hang", NO_NUMBER: "no number"}
+    known |= dict.fromkeys(DIED, "worker died")
+    return next((name for start, name in known.items() if said.startswith(start)), "exception")
+
+
+def tally(errors: Iterable[str]) -> dict[str, int]:
+    """How many of the failures have which cause, the most frequent first."""
+    return dict(Counter(map(cause, errors)).most_common())
 
 
 def is_out_of_memory(text: str) -> bool:

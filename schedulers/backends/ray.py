@@ -224,7 +224,7 @@ class RayBackend:
             return self._move(worker, "is lost")
         self._replace(worker)
         cause = failures.OUT_OF_MEMORY if "low on memory" in said or "OutOfMemory" in type(error).__name__ else ""
-        self._fail(worker, f"{cause}the Ray actor died during resource {worker.r + 1}: {said[:500]}")
+        self._fail(worker, f"{cause}{failures.DIED[1]}during resource {worker.r + 1}: {said[:500]}")
 
     def _move(self, worker: _Worker, fate: str) -> None:
         """Through no fault of its own the trial goes on in another actor, from its last report."""

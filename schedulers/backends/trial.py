@@ -73,7 +73,7 @@ class Segment:
                 raise TypeError
             value = float(metric)
         except (TypeError, ValueError):
-            return self._failed(f"the metric at resource {r} is {metric!r}, not a number", seconds, r)
+            return self._failed(f"{failures.NO_NUMBER}{r} is {metric!r}, not a number", seconds, r)
         if not math.isfinite(value):
-            return self._failed(f"the metric at resource {r} is {value}", seconds, r)
+            return self._failed(f"{failures.NO_NUMBER}{r} is {value}", seconds, r)
         return Report(self._job.trial_id, r, self._sign * value, seconds=seconds)
