@@ -13,10 +13,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.deadline import Deadline
-from experiments.runtime import trial_environment
+from experiments.runtime import place_surrogate, trial_environment
 from schedulers.asha import AsyncHyperband
 from schedulers.searchers.random import RandomSearcher
-from schedulers.searchers.wrappers import Recorded, TrialLimit
+from schedulers.searchers.wrappers import PoolLimit, Recorded, TrialLimit, fifth
 from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher
 
 
@@ -48,6 +48,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
 
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
+    place_surrogate(cfg.get("surrogate_device", "cpu"))  # studies of before this setting have none
     for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
         raise ValueError(f"{name} is missing: give it as {name}=... (see conf/benchmark/ for what it means)")
     budget = _budget(cfg)
@@ -62,6 +63,14 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     asked = None if cfg.workers is None else _whole("workers", cfg.workers, 1)
     num_workers = _call(partial(backend.func.num_workers, asked, environment), "backend", **backend.keywords)
     searcher = _searcher(cfg, benchmark, is_simulated)
+    pool_size = getattr(benchmark, "pool_size", None)
+    if pool_size is not None:
+        if budget.trials is not None and budget.trials > fifth(pool_size):
+            raise ValueError(
+                f"budget.trials={budget.trials} is more than a fifth of the table's {pool_size} configurations: "
+                f"it must be at most {fifth(pool_size)}"
+            )
+        searcher = PoolLimit(searcher, pool_size)
     if budget.trials is not None:
         searcher = TrialLimit(searcher, budget.trials)
     scheduler = _scheduler(cfg, benchmark, Recorded(searcher, recording))
@@ -73,6 +82,11 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
         settings |= {"folder": folder, "environment": environment}
     bound = _bound(backend, benchmark, num_workers, settings)
     return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound)
+
+
+def table_of(benchmark: Any) -> dict[str, Any]:
+    """For the records of a study on a table: how many configurations there are, and what became of others."""
+    return {name: getattr(benchmark, name) for name in ("pool_size", "off_grid") if hasattr(benchmark, name)}
 
 
 def _bound(backend: Any, benchmark: Benchmark, num_workers: int, settings: Mapping[str, Any]) -> Callable[..., Backend]:

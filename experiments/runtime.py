@@ -5,6 +5,7 @@ import os
 from importlib.metadata import version
 from pathlib import Path
 
+SURROGATE_DEVICES = ("cpu", "gpu")
 TRIAL_PLATFORMS = "MFGP_TRIAL_PLATFORMS"
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 
@@ -37,6 +38,28 @@ def keep_accelerator_for_trials() -> None:
     """Put the surrogate of this process on the CPU; what the user said about JAX's platform is kept for the trials."""
     os.environ.setdefault(TRIAL_PLATFORMS, os.environ.get("JAX_PLATFORMS", ""))
     os.environ["JAX_PLATFORMS"] = "cpu"
+
+
+def place_surrogate(device: str) -> None:
+    """Let this process, whose JAX has not computed anything yet, compute on `device`: the cpu, which it does anyway, or the first gpu."""
+    if device not in SURROGATE_DEVICES:
+        raise ValueError(f"surrogate_device={device} is unknown; valid are {', '.join(SURROGATE_DEVICES)} (a TPU has no float64)")
+    if device == "cpu":
+        return
+    import jax
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes most of the memory, and trials may share the device
+    before = jax.config.jax_platforms
+    jax.config.update("jax_platforms", "")
+    try:
+        gpus = jax.devices("gpu")
+    except RuntimeError as error:
+        jax.config.update("jax_platforms", before)
+        raise ValueError(
+            f"surrogate_device=gpu: JAX finds no GPU on this machine ({' '.join(str(error).split())}); take cpu, which is the default, or "
+            "install JAX for your GPU (make DEVICE=cuda run)"
+        ) from error
+    jax.config.update("jax_default_device", gpus[0])
 
 
 def trial_environment() -> dict[str, str]:
