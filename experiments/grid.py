@@ -62,7 +62,7 @@ class Nothing:
 
 def simulate(cfg: Any, seed: int) -> pa.Table:
     """The events of the study that the composed configuration `cfg` describes; its metadata say how they came about."""
-    from experiments.build import build
+    from experiments.build import build, table_of
     from schedulers.run import run
 
     cfg = cfg.copy()
@@ -85,6 +85,7 @@ def simulate(cfg: Any, seed: int) -> pa.Table:
         "r_max": parts.benchmark.r_max,
         "levels": list(parts.levels),
         "workers": parts.num_workers,
+        **table_of(parts.benchmark),
         "seconds": parts.budget.seconds,
         "host_seconds": {"build": built - began, "run": done - built},
         "versions": {name: version(name) for name in ("jax", "numpy")},

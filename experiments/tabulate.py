@@ -7,7 +7,9 @@ where it was; the table is written when all are there. All other arguments are o
 out        the table's folder (must not exist)
 configs    how many configurations; the design is a function of the space and `seed`, and a longer one begins with a shorter one
 slice      configurations per file (default 20)
-processes  networks at a time (default 1); seconds are measured, so more than the machine has cores would blur them
+processes  slices at a time, each on one core (default: one per core; on an accelerator one)
+together   networks trained in one program (default: 1 on CPUs, where a program of its own size is what a network gains most from, and
+           as many as a slice has on an accelerator); for benchmarks that can, as mlp
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ from experiments.benchmarks.space import plain_values
 from experiments.runtime import prepare_environment
 from schedulers.types import Benchmark, Config, Job
 
-DEFAULTS = {"configs": "2000", "slice": "20", "processes": "1"}
+DEFAULTS = {"configs": "2000", "slice": "20", "processes": "0", "together": "0"}
+LEAST = {"configs": 1, "slice": 1, "processes": 0, "together": 0}
 OBJECTIVES = ("metric", "elapsed_time")
 
 
@@ -56,8 +59,8 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     from experiments.overrides import composed
 
     for key in DEFAULTS:
-        if not settings[key].isdigit() or int(settings[key]) < 1:
-            raise ValueError(f"{key}={settings[key]} must be a whole number of at least 1")
+        if not settings[key].isdigit() or int(settings[key]) < LEAST[key]:
+            raise ValueError(f"{key}={settings[key]} must be a whole number of at least {LEAST[key]}")
     if "out" not in settings:
         raise ValueError("out is missing: name the folder of the new table, as in out=tables/electricity")
     out, size, count = Path(settings["out"]), int(settings["slice"]), int(settings["configs"])
@@ -67,12 +70,18 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     benchmark = make_benchmark(cfg)
     configs = design(benchmark, cfg.seed, count)
     parts = Path(f"{out}.parts")
+    import jax
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # this process looks at the accelerator only, another one uses it
+    on_cpu = jax.default_backend() == "cpu"
+    together = int(settings["together"]) or (1 if on_cpu else size)
+    processes = int(settings["processes"]) or ((os.cpu_count() or 1) if on_cpu else 1)
     _claim(parts, {"overrides": sorted(overrides), "slice": size})
     starts = [start for start in range(0, count, size) if not _part(parts, start, configs[start : start + size]).is_file()]
     print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {-(-count // size)} slices to train", flush=True)
     began = time.perf_counter()
-    work = [(cfg, parts, start, configs[start : start + size]) for start in starts]
-    with ProcessPoolExecutor(int(settings["processes"]), get_context("spawn"), initializer=prepare_environment) as pool:
+    work = [(cfg, parts, start, configs[start : start + size], together) for start in starts]
+    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,)) as pool:
         for done, _ in enumerate(pool.map(_train_slice, work), 1):
             elapsed = time.perf_counter() - began
             print(f"{done}/{len(starts)} slices in {elapsed:.0f} s, {elapsed / done * (len(starts) - done):.0f} s to go", flush=True)
@@ -116,7 +125,7 @@ def design(benchmark: Benchmark, seed: int, count: int) -> list[dict[str, Any]]:
 
 
 def train(benchmark: Benchmark, config: Config) -> np.ndarray:
-    """[r_max, 2]: the metric and the elapsed seconds after each epoch; nan where the training diverged or ended early."""
+    """[r_max, 2]: the metric and the elapsed seconds after each epoch; nan metrics where the training diverged or ended early."""
     curve = np.full((benchmark.r_max, len(OBJECTIVES)), np.nan, np.float32)
     elapsed = 0.0
     for r, metric, seconds in benchmark.train(Job(0, config, 0, benchmark.r_max), None):
@@ -126,10 +135,30 @@ def train(benchmark: Benchmark, config: Config) -> np.ndarray:
     return curve
 
 
-def _train_slice(work: tuple[Any, Path, int, list[dict[str, Any]]]) -> None:
-    cfg, parts, start, configs = work
+def train_together(benchmark: Any, configs: Sequence[Config], together: int) -> np.ndarray:
+    """[N, r_max, 2]: as `train`, of a benchmark that can train several networks in one program."""
+    curves = benchmark.train_together(configs, together)
+    # What diverged would have gone on at its pace.
+    pace = np.nanmean(curves[..., 1], axis=1, keepdims=True)
+    curves[..., 1] = np.cumsum(np.where(np.isfinite(curves[..., 1]), curves[..., 1], pace), axis=1)
+    return np.asarray(curves, np.float32)
+
+
+def _prepare(processes: int) -> None:
+    prepare_environment()
+    if processes > 1:
+        os.environ["NPROC"] = "1"  # one core each; threads of their own would wait for each other
+    # Thousands of programs that nobody will ask for again.
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
+
+
+def _train_slice(work: tuple[Any, Path, int, list[dict[str, Any]], int]) -> None:
+    cfg, parts, start, configs, together = work
     benchmark = make_benchmark(cfg)
-    values = np.stack([train(benchmark, config) for config in configs])
+    if hasattr(benchmark, "train_together"):
+        values = train_together(benchmark, configs, together)
+    else:
+        values = np.stack([train(benchmark, config) for config in configs])
     temporary = parts / f"{start}.part"
     with temporary.open("wb") as file:
         np.save(file, values)

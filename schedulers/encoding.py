@@ -13,6 +13,9 @@ should see:
 
 Sampling decodes uniform numbers through the same map, so end values of integers get their full mass. A space with priors of its own
 (normal, beta, weighted categories) is sampled from them.
+
+A space may have a `pool`, a list of configurations that are the only ones there are (the rows of a table, say): then what is sampled,
+enumerated or moved is always one of them, the nearest in [0, 1]^D where something else was meant.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from ConfigSpace.hyperparameters import (
     UniformFloatHyperparameter,
     UniformIntegerHyperparameter,
 )
+from scipy.spatial import KDTree
 
 from schedulers.types import Config
 
@@ -168,6 +172,10 @@ class Encoding:
         self.num_hyperparameters = sum(column.num_categories != 1 for column in self._columns)
         self.size = math.prod(column.size for column in self._columns)  # an upper bound when there are conditions
         self._conditions = {name: space.parent_conditions_of[name] for name in conditional}
+        self._pool: _Pool | None = None
+        if members := getattr(space, "pool", None):
+            self._pool = _Pool(self, np.array([self.vector(config) for config in members]))
+            self.size = len(self._pool.vectors)
 
     @property
     def columns(self) -> tuple[_Column, ...]:
@@ -181,7 +189,14 @@ class Encoding:
         return Coordinates(kind, log.astype(bool), low.astype(float), high.astype(float))
 
     def deactivate(self, full: np.ndarray) -> np.ndarray:
-        """[n, P] vectors without nan -> the same with nan where the conditions make a hyperparameter inactive."""
+        """[n, P] vectors without nan -> the same with nan where the conditions make a hyperparameter inactive.
+
+        With a pool, the nearest members.
+        """
+        vectors = self._deactivated(full)
+        return self._pool.nearest(self.rows(vectors)) if self._pool else vectors
+
+    def _deactivated(self, full: np.ndarray) -> np.ndarray:
         vectors = full.copy()
         for _ in self._conditions:  # at most one level of nesting a round
             before = np.isnan(vectors)
@@ -197,14 +212,16 @@ class Encoding:
         return vectors
 
     def is_legal(self, vectors: np.ndarray) -> np.ndarray:
-        """[n] False where a forbidden clause holds."""
-        legal = np.ones(len(vectors), bool)
+        """[n] False where a forbidden clause holds, or outside the pool."""
+        legal = np.ones(len(vectors), bool) if self._pool is None else self._pool.has(self.keys(vectors))
         for clause in self.space.forbidden_clauses:
             legal &= ~clause.is_forbidden_vector_array(vectors.T)
         return legal
 
     def sample(self, num: int, rng: np.random.Generator) -> np.ndarray:
-        """[num, P] legal vectors (fewer if most of the space is forbidden: 20 rounds are tried)."""
+        """[num, P] legal vectors (fewer if most of the space is forbidden: 20 rounds are tried); a pool's with equal probability."""
+        if self._pool is not None:
+            return self._pool.vectors[rng.integers(len(self._pool.vectors), size=num)]
         found = np.empty((0, len(self._columns)))
         for _ in range(20):
             full = np.empty((num, len(self._columns)))
@@ -220,6 +237,8 @@ class Encoding:
         """All legal vectors of a finite space, each once. Raises ValueError above 2^20 combinations."""
         if self.size > MAX_ENUMERATED:
             raise ValueError(f"the space has {self.size} configurations, too many to enumerate (at most {MAX_ENUMERATED})")
+        if self._pool is not None:
+            return self._pool.vectors.copy()
         values = [np.asarray(_all_entries(c), float) for c in sorted(self._columns, key=lambda c: c.index)]
         grid = np.stack(np.meshgrid(*values, indexing="ij"), -1).reshape(-1, len(values))
         vectors = self.deactivate(grid)
@@ -228,8 +247,9 @@ class Encoding:
         return vectors[np.sort(first)]
 
     def default(self) -> np.ndarray:
-        """[P] the space's default configuration."""
-        return np.asarray(self.space.get_default_configuration().get_array(), float)
+        """[P] the space's default configuration, or the member of the pool that is nearest to it."""
+        vector = np.asarray(self.space.get_default_configuration().get_array(), float)
+        return vector if self._pool is None else self._pool.nearest(self.rows(vector[None]))[0]
 
     def neighbours(self, vector: np.ndarray, num: int, rng: np.random.Generator, step: float = 0.2) -> np.ndarray:
         """[<= num, P] legal vectors, each with one active hyperparameter of `vector` moved (newly active ones are drawn)."""
@@ -261,8 +281,10 @@ class Encoding:
         return self.deactivate(full)
 
     def free(self, vectors: np.ndarray) -> np.ndarray:
-        """[n, D] which coordinates local refinement may move: numbers that are active."""
+        """[n, D] which coordinates local refinement may move: numbers that are active; none with a pool."""
         free = np.zeros((len(vectors), self.dim), bool)
+        if self._pool is not None:
+            return free
         for column in self._columns:
             if column.kinds and column.kinds[0] != FIXED:
                 free[:, column.start] = ~np.isnan(vectors[:, column.index])
@@ -302,6 +324,24 @@ class Encoding:
             missing = np.flatnonzero(np.isnan(full[:, column.index]))
             full[missing, column.index] = column.sample(len(missing), rng)
         return full
+
+
+class _Pool:
+    """The configurations that a space is restricted to, each once, in their order."""
+
+    def __init__(self, encoding: Encoding, vectors: np.ndarray) -> None:
+        keys = encoding.keys(vectors)
+        first = dict(zip(reversed(keys), reversed(range(len(keys))), strict=True))
+        self.vectors = vectors[sorted(first.values())]
+        self._keys = set(keys)
+        self._tree = KDTree(encoding.rows(self.vectors))
+
+    def has(self, keys: list[bytes]) -> np.ndarray:
+        return np.array([key in self._keys for key in keys], bool)
+
+    def nearest(self, rows: np.ndarray) -> np.ndarray:
+        """[n, D] -> [n, P]."""
+        return np.asarray(self.vectors[self._tree.query(rows)[1]]) if len(rows) else np.empty((0, self.vectors.shape[1]))
 
 
 def _all_entries(column: _Column) -> Any:

@@ -24,7 +24,9 @@ class Blackbox:
     """Tune `task` of the table in `folder` (as it is, below `data_dir`, or of `repository`, a dataset on the Hugging Face Hub).
 
     A configuration that the table lacks is an error, or with off_grid=nearest gets the curve of the nearest one: numbers by distance on
-    their own scale, categories equal or not. Of a table with several seeds a configuration gets one, drawn by `seed`.
+    their own scale, categories equal or not. With off_grid=pool the space holds the table's configurations and no others, so that
+    searchers propose nothing else. `pool_size`: how many different configurations the table has. Of a table with several seeds a
+    configuration gets one, drawn by `seed`.
     `optimum`: the best mean over seeds at r_max.
     """
 
@@ -41,15 +43,17 @@ class Blackbox:
     ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"benchmark.mode={mode!r} is unknown; valid are min and max")
-        if off_grid not in ("error", "nearest"):
-            raise ValueError(f"benchmark.off_grid={off_grid!r} is unknown; valid are error and nearest")
+        if off_grid not in ("error", "nearest", "pool"):
+            raise ValueError(f"benchmark.off_grid={off_grid!r} is unknown; valid are error, nearest and pool")
         table = blackbox_format.read(_find(folder, data_dir, repository))
         self.folder, self.mode, self.off_grid, self.seed = folder, mode, off_grid, seed
         self.task = _choose(folder, "task", task, table.task_names, table.task_names[0] if len(table.task_names) == 1 else None)
         names, metadata = table.objectives_names, table.metadata
         self.metric = _choose(folder, "metric", metric, names, metadata.get("default_metric"))
         elapsed = _choose(folder, "elapsed time", None, names, metadata.get("metric_elapsed_time"))
-        self.space, self.r_max = table.space, table.values.shape[3]
+        self.space, self.r_max, self.pool_size = table.space, table.values.shape[3], len(table.configs)
+        if off_grid == "pool":
+            self.space.pool = table.configs  # type: ignore[attr-defined]
         values = table.values[table.task_names.index(self.task)]
         self._metrics, self._elapsed = (np.asarray(values[..., names.index(name)], np.float64) for name in (self.metric, elapsed))
         self._seeds = self._complete_seeds()
@@ -80,10 +84,10 @@ class Blackbox:
             gap = self._columns[name] - place
             distance += gap**2 if _is_range(self.space[name]) else gap != 0
         row = int(np.argmin(distance))
-        if self.off_grid == "error" and distance[row] > SAME**2 * len(config):
+        if self.off_grid != "nearest" and distance[row] > SAME**2 * len(config):
             raise ValueError(
                 f"the configuration {dict(config)} is not in the table {self.folder!r}; "
-                "benchmark.off_grid=nearest takes the curve of the nearest one"
+                "benchmark.off_grid=nearest takes the curve of the nearest one, off_grid=pool makes searchers propose the table's only"
             )
         return row
 

@@ -7,7 +7,8 @@ Two hidden ReLU layers, Adam, eight hyperparameters; the metric is the validatio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -16,9 +17,21 @@ import numpy as np
 
 from experiments.benchmarks import datasets
 from experiments.benchmarks.curve import Advance, Numbers, check_r_max, check_space, curve, identity, plain, trial_key
-from experiments.benchmarks.network import BATCHES, WIDTHS, Data, Hyper, State, bucket, cut, epoch_program, init_program, shapes
+from experiments.benchmarks.network import (
+    BATCHES,
+    WIDTHS,
+    Data,
+    Hyper,
+    State,
+    bucket,
+    cut,
+    epoch_program,
+    group_program,
+    init_program,
+    shapes,
+)
 from experiments.benchmarks.space import build_space
-from schedulers.types import Job, Progress
+from schedulers.types import Config, Job, Progress
 
 DOMAINS = {
     "learning_rate": Numbers(float, 0.0, math.inf),
@@ -51,6 +64,52 @@ class MLP:
         values = plain(job.config, DOMAINS)
         owner = identity(self.dataset, self.seed, sorted(values.items()))
         return curve(job, checkpoint_dir, owner, partial(self._prepare, values, trial_key(owner)))
+
+    def train_together(self, configs: Sequence[Config], size: int) -> np.ndarray:
+        """[N, r_max, 2]: the validation error after each epoch and the seconds it took, of networks trained `size` at a time.
+
+        A network's curve does not depend on its company but for rounding. What diverged is nan from there on. An epoch's seconds (of
+        the processor on a CPU, on the clock elsewhere; compiling left out) are shared in a group by numbers of steps.
+        """
+        values = [plain(config, DOMAINS) for config in configs]
+        # Similar ones go together: a group is padded to its widest network and takes the steps of its smallest batch.
+        order = sorted(range(len(values)), key=lambda i: tuple(values[i][name] for name in ("batch_size", "units_1", "units_2")))
+        curves = np.empty((len(values), self.r_max, 2))
+        for start in range(0, len(order), size):
+            group = order[start : start + size]
+            curves[group] = self._train_group([values[i] for i in group])
+        return curves
+
+    def _train_group(self, values: list[dict[str, Any]]) -> np.ndarray:
+        data, num_classes = _on_device(self.dataset, self.data_dir)
+        keys = [trial_key(identity(self.dataset, self.seed, sorted(one.items()))) for one in values]
+        widths = (max(one["units_1"] for one in values), max(one["units_2"] for one in values))
+        batch = max(one["batch_size"] for one in values)
+        widest = max(WIDTHS[-1], *widths)
+        init = init_program(data.x_train.shape[1], (widest, widest), num_classes)
+        hypers = [_hyper(one) for one in values]
+        states = [cut(init(key, hyper), widths) for key, hyper in zip(keys, hypers, strict=True)]
+        program: Any
+        if len(values) == 1:
+            program, state, key, hyper = epoch_program(shapes(data), num_classes, widths, batch), states[0], keys[0], hypers[0]
+        else:
+            program = group_program(shapes(data), num_classes, widths, batch, len(values))
+            state, key, hyper = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *zip(states, keys, hypers, strict=True))
+        clock = time.process_time if jax.default_backend() == "cpu" else time.perf_counter
+        steps = np.array([-(-len(data.x_train) // one["batch_size"]) for one in values])
+        curves = np.full((len(values), self.r_max, 2), np.nan)
+        alive = np.ones(len(values), bool)
+        for epoch in range(self.r_max):
+            began = clock()
+            state, validation = program(state, key, hyper, data)
+            loss, error = (np.atleast_1d(leaf) for leaf in jax.device_get(validation))
+            seconds = (clock() - began) * steps / steps.sum()
+            curves[alive, epoch, 1] = seconds[alive]
+            alive &= np.isfinite(loss)
+            curves[alive, epoch, 0] = error[alive]
+            if not alive.any():
+                break
+        return curves
 
     def _prepare(self, values: dict[str, Any], key: jax.Array) -> tuple[State, Advance[State]]:
         data, num_classes = _on_device(self.dataset, self.data_dir)

@@ -49,6 +49,7 @@ class NASBench201:
         choices = {"type": "categorical", "choices": list(cells.op_names)}
         self.space = build_space({"hyperparameters": {f"edge_{edge}": dict(choices) for edge in EDGES}})
         which = list(TASKS).index(task)
+        self.pool_size = len(cells.ops)
         self._rows = {tuple(ops): row for row, ops in enumerate(cells.ops.tolist())}
         self._codes = {name: code for code, name in enumerate(cells.op_names)}
         self._seconds = cells.seconds[:, which] / EPOCHS

@@ -228,6 +228,21 @@ def epoch_program(
         return jax.jit(partial(train_epoch, batch=batch), donate_argnums=0).lower(state, key, hyper, data).compile()
 
 
+@lru_cache(maxsize=8)
+def group_program(
+    data: Data, num_classes: int, widths: tuple[int, int], batch: int, size: int
+) -> Callable[[State, Key, Hyper, Data], tuple[State, Validation]]:
+    """`train_epoch` of `size` networks at a time, along the leading axis of everything but the data; otherwise like `epoch_program`.
+
+    The networks take as many steps as the one with the smallest batches: they should be of similar batch size.
+    """
+    init = partial(init_state, num_features=data.x_train.shape[1], widths=widths, num_classes=num_classes)
+    one = jax.eval_shape(init, *_abstract_arguments())
+    stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), (one, *_abstract_arguments()))
+    together = jax.vmap(partial(train_epoch, batch=batch), in_axes=(0, 0, 0, None))
+    return jax.jit(together, donate_argnums=0).lower(*stacked, data).compile()
+
+
 def cut(state: State, widths: tuple[int, int]) -> State:
     """The corner of a wider network's state that a bucket holds. Nothing is lost if the bucket holds all units that exist."""
     limits = {"hidden_1": (None, widths[0]), "hidden_2": widths, "output": (widths[1], None)}

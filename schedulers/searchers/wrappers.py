@@ -29,6 +29,35 @@ class TrialLimit:
         return self._searcher.score(history, paused)
 
 
+class PoolLimit:
+    """Refuses more than a fifth of the `pool_size` configurations of a table: beyond that a search is easier than on its space."""
+
+    def __init__(self, searcher: Searcher, pool_size: int) -> None:
+        self._searcher, self._pool_size = searcher, pool_size
+
+    def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        if slot.trial_id >= fifth(self._pool_size):
+            raise ValueError(
+                f"the study would evaluate more than a fifth of the {self._pool_size} configurations of its table: give it "
+                f"budget.trials={fifth(self._pool_size)} or less, a shorter budget.seconds, or a larger table"
+            )
+        return self._searcher.suggest(history, slot)
+
+    def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
+        self._searcher.recall(history, slot, proposal)
+
+    def bracket_weights(self, history: History) -> Sequence[float] | None:
+        return self._searcher.bracket_weights(history)
+
+    def score(self, history: History, paused: Sequence[tuple[int, int]]) -> Sequence[float] | None:
+        return self._searcher.score(history, paused)
+
+
+def fifth(pool_size: int) -> int:
+    """How many configurations of a table a study may evaluate."""
+    return pool_size // 5
+
+
 class Recorded:
     """Repeats recorded proposals in their order; the searcher takes each over without computing.
 

@@ -129,6 +129,39 @@ def state_and_losses(widths: tuple[int, int], batch: int, num_epochs: int = 9) -
     return jax.device_get(state), np.array(losses)
 
 
+OTHERS = [GOOD, {**GOOD, "batch_size": 21, "units_1": 17}, {**GOOD, "learning_rate": 1e-3, "dropout_2": 0.5, "units_2": 61}]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_network_trained_beside_others_has_the_curve_that_it_has_alone(size: int) -> None:
+    alone = np.array([curve(wine(), **config) for config in OTHERS])
+    together = wine().train_together(OTHERS, size)
+    np.testing.assert_allclose(together[..., 0], alone, atol=1e-5)
+    assert len(np.unique(alone[:, -1])) > 1 and (together[..., 1] > 0).all()
+
+
+def test_losses_of_a_group_are_those_of_its_members_alone() -> None:
+    data, num_classes = mlp._on_device("wine", None)
+    keys = [np.array([1, i], np.uint32) for i in range(3)]
+    hypers = [mlp._hyper(config) for config in OTHERS]
+    starts = [network.init_program(13, (64, 64), num_classes)(key, hyper) for key, hyper in zip(keys, hypers, strict=True)]
+    group = network.group_program(network.shapes(data), num_classes, (64, 64), 32, 3)
+    state, *rest = jax.tree.map(lambda *leaves: jax.device_put(np.stack(leaves)), *zip(starts, keys, hypers, strict=True))
+    one = network.epoch_program(network.shapes(data), num_classes, (64, 64), 32)
+    for _ in range(5):
+        state, validation = group(state, *rest, data)
+        pairs = [one(start, key, hyper, data) for start, key, hyper in zip(starts, keys, hypers, strict=True)]
+        starts = [pair[0] for pair in pairs]
+        np.testing.assert_allclose(validation.loss, [float(pair[1].loss) for pair in pairs], rtol=1e-5)
+
+
+def test_a_network_that_diverges_is_nan_and_leaves_its_company_alone() -> None:
+    diverging = {**GOOD, "learning_rate": 1e30, "init_scale_1": 10.0, "init_scale_2": 10.0}
+    together = wine().train_together([diverging, GOOD], 2)
+    assert np.isnan(together[0, :, 0]).all() and np.isfinite(together[0, 0, 1])
+    np.testing.assert_allclose(together[1, :, 0], curve(wine()), atol=1e-5)
+
+
 @pytest.mark.parametrize(("widths", "batch"), [((64, 64), 32), ((32, 64), 16), ((64, 50), 10)])
 def test_padding_of_widths_and_batches_does_not_change_the_result(widths: tuple[int, int], batch: int) -> None:
     """float32 sums in another order differ by about 1e-7 a step; nine epochs of twelve steps stay under 1e-5."""

@@ -45,6 +45,21 @@ def test_an_interrupted_design_goes_on_and_ends_as_if_it_had_not_been(tmp_path: 
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+def test_networks_trained_together_make_the_table_that_they_make_alone(tmp_path: Path) -> None:
+    # Learning rates at which float32's rounding does not grow into another curve.
+    tame = "benchmark.space.hyperparameters.learning_rate={type: uniform_float, lower: 1e-4, upper: 1e-3, log: true}"
+    narrow = [f"benchmark.space.hyperparameters.units_{i}.upper=24" for i in (1, 2)]
+    overrides = ["benchmark=mlp", "benchmark.dataset=wine", "benchmark.r_max=3", tame, *narrow]
+    tables = []
+    for together in (1, 3):
+        out = tmp_path / f"table{together}"
+        assert tabulate.main([*overrides, *arguments(tmp_path, out=out, configs=5, processes=1, together=together)]) == 0
+        tables.append(np.load(out / "objectives_evaluations.npy"))
+    np.testing.assert_allclose(tables[0][..., 0], tables[1][..., 0], atol=1e-5)
+    assert len(np.unique(tables[0][..., 0])) > 3
+    assert all((np.diff(table[..., 1], axis=3, prepend=0) > 0).all() for table in tables)
+
+
 def test_a_longer_design_begins_with_a_shorter_one() -> None:
     benchmark = tabulate.make_benchmark(composed(CURVES))
     assert tabulate.design(benchmark, 0, 70)[:5] == tabulate.design(benchmark, 0, 5)
