@@ -17,7 +17,7 @@ from experiments.runtime import place_surrogate, trial_environment
 from schedulers.asha import AsyncHyperband
 from schedulers.searchers.random import RandomSearcher
 from schedulers.searchers.wrappers import PoolLimit, Recorded, TrialLimit, fifth
-from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher
+from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher, Slot
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,19 @@ class Parts:
     retries: int
     is_simulated: bool
     backend: Callable[..., Backend]
+    deadline: Deadline | None = None  # where suggestions are made in advance
+
+    def look_ahead(self) -> None:
+        """Begin with the next suggestion while the workers train; to be called when a job has begun."""
+        if self.deadline is None or not hasattr(self.scheduler, "next_slot"):
+            return
+        slot: Slot = self.scheduler.next_slot()
+        if self.budget.trials is None or slot.trial_id < self.budget.trials:
+            self.deadline.prepare(self.scheduler.history, slot)
+
+    def finish(self) -> None:
+        if self.deadline is not None:
+            self.deadline.finish()
 
 
 def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
@@ -63,6 +76,9 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     asked = None if cfg.workers is None else _whole("workers", cfg.workers, 1)
     num_workers = _call(partial(backend.func.num_workers, asked, environment), "backend", **backend.keywords)
     searcher = _searcher(cfg, benchmark, is_simulated)
+    # A guide (of hypertune, say) may also be asked to weigh brackets at any time, which would be two threads at once.
+    is_ahead = cfg.get("suggest_ahead", True) and "guide" not in cfg.searcher
+    deadline = searcher if is_ahead and isinstance(searcher, Deadline) else None
     pool_size = getattr(benchmark, "pool_size", None)
     if pool_size is not None:
         if budget.trials is not None and budget.trials > fifth(pool_size):
@@ -81,7 +97,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     if not is_simulated:
         settings |= {"folder": folder, "environment": environment}
     bound = _bound(backend, benchmark, num_workers, settings)
-    return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound)
+    return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound, deadline)
 
 
 def table_of(benchmark: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from schedulers.journal import FILE_NAME
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
-MAY_CHANGE = ("workers", "budget.", "backend.", "retries", "suggest_timeout", "surrogate_device", "hydra.")
+MAY_CHANGE = ("workers", "budget.", "backend.", "retries", "suggest_timeout", "suggest_ahead", "surrogate_device", "hydra.")
 
 
 class UserError(Exception):
@@ -71,7 +71,7 @@ def _resume_arguments(argv: list[str]) -> list[str]:
     for argument in argv:
         if "=" in argument and argument != text and not argument.lstrip("+").startswith(MAY_CHANGE):
             raise UserError(
-                f"{argument} cannot change while a study is resumed: only workers, budget.*, backend.*, retries, suggest_timeout and "
+                f"{argument} cannot change while a study is resumed: only workers, budget.*, backend.*, retries, suggest_* and "
                 "surrogate_device can; start a new study for the rest"
             )
     rest = [argument for argument in argv if argument != text]

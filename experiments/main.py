@@ -106,6 +106,8 @@ def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes:
         for event in events:
             log.info("%s", explain(event, metric, parts.benchmark.mode))
             display.event(event)
+            if event.kind == "job":
+                parts.look_ahead()
             num_reports += event.kind == "report"
             if parts.budget.reports is not None and num_reports >= parts.budget.reports:
                 break
@@ -113,6 +115,7 @@ def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes:
         return True
     finally:
         backend.close()
+        parts.finish()
     return False
 
 
@@ -121,6 +124,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
     import json
 
     from experiments import plots, records
+    from experiments.build import table_of
     from schedulers.journal import read
 
     meta = {
@@ -129,6 +133,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
         "r_max": parts.benchmark.r_max,
         "rungs": list(parts.levels),
         "metric": metric,
+        **table_of(parts.benchmark),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "tensorflow-probability", "ConfigSpace")},
         "threads": {name: os.environ.get(name, "") for name in ("NPROC", "OMP_NUM_THREADS", "XLA_FLAGS")},
     }

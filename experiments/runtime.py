@@ -49,7 +49,7 @@ def place_surrogate(device: str) -> None:
     import jax
 
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else it takes most of the memory, and trials may share the device
-    before = jax.config.jax_platforms
+    before = jax.config.values["jax_platforms"]
     jax.config.update("jax_platforms", "")
     try:
         gpus = jax.devices("gpu")

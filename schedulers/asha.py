@@ -108,6 +108,10 @@ class AsyncHyperband:
             self._shares[job.bracket][1] += job.r_to - job.r_from
         return job
 
+    def next_slot(self) -> Slot:
+        """Of the trial that would begin if a worker were free now; it is another one's if a promotion or other news come first."""
+        return self._slot(self._next_bracket())
+
     def tell(self, report: Report) -> Verdict:
         verdict = self._judge(report)
         if verdict.decision is not Decision.CONTINUE:
@@ -170,15 +174,17 @@ class AsyncHyperband:
         edges = list(accumulate(weights[: len(self._edges)])) if weights else self._edges
         return min(bisect_right(edges, self._draws[self._num_jobs] * edges[-1]), len(edges) - 1)
 
+    def _slot(self, bracket: int) -> Slot:
+        return Slot(len(self.history.trials), bracket, self.levels[bracket], self.levels[-1])
+
     def _start(self, bracket: int) -> Job | None:
-        milestone = self.levels[bracket]
-        slot = Slot(len(self.history.trials), bracket, milestone, self.levels[-1])
+        slot = self._slot(bracket)
         proposal = self.searcher.suggest(self.history, slot)
         if proposal is None:
             return None
-        r_to = milestone if self._promotes else self.levels[-1]
-        trial = self.history.launch(proposal, bracket, milestone, r_to)
-        return Job(trial.trial_id, proposal.config, 0, r_to, bracket, until=milestone)
+        r_to = slot.milestone if self._promotes else self.levels[-1]
+        trial = self.history.launch(proposal, bracket, slot.milestone, r_to)
+        return Job(trial.trial_id, proposal.config, 0, r_to, bracket, until=slot.milestone)
 
     def _promote(self, bracket: int) -> Job | None:
         for rung in self._highest_first[bracket]:

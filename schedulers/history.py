@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from schedulers.types import Proposal, Report
@@ -52,6 +52,16 @@ class History:
         self.observed_trials: list[int] = []
         self.observed_resources: list[int] = []
         self.observed_metrics: list[float] = []
+
+    def copy(self) -> History:
+        """As it is now: what happens later does not show in the copy."""
+        other = History(self.levels)
+        other.trials = [replace(trial) for trial in self.trials]
+        other.pending = dict(self.pending)
+        other.observed_trials = self.observed_trials[:]
+        other.observed_resources = self.observed_resources[:]
+        other.observed_metrics = self.observed_metrics[:]
+        return other
 
     def launch(self, proposal: Proposal, bracket: int, milestone: int, r_to: int) -> Trial:
         """A new trial starts running and is expected at `milestone`."""

@@ -10,7 +10,7 @@ from schedulers.asha import AsyncHyperband, ResumeFrom
 from schedulers.crossings import Crossings
 from schedulers.rungs import PassRule, Placement
 from schedulers.settings import check_choice
-from schedulers.types import Job, Report, Searcher, Verdict
+from schedulers.types import Job, Report, Searcher, Slot, Verdict
 
 PashaVariant = Literal["code", "paper"]
 
@@ -91,6 +91,9 @@ class Pasha:
 
     def ask(self) -> Job | None:
         return self._asha.ask()
+
+    def next_slot(self) -> Slot:
+        return self._asha.next_slot()
 
     def tell(self, report: Report) -> Verdict:
         is_news = report.r is not None and not self.history.is_repeat(report)
