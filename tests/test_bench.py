@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from ConfigSpace import ConfigurationSpace
 
+from experiments.bench.overhead import overhead
 from experiments.bench.schedulers import SCHEDULERS, Segments, count_evaluated, measure
 from schedulers.history import History
 from schedulers.searchers.random import RandomSearcher
-from schedulers.types import Job, Slot
+from schedulers.types import Decision, Event, Job, Proposal, Report, Slot, Verdict
 from tests.oracle import AsyncOracle
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,3 +90,30 @@ def test_the_configurations_of_a_block_are_those_drawn_one_by_one():
             assert RandomSearcher(space, seed=3).suggest(history, slot) == proposal
         history.launch(proposal, 0, 1, 1)
     assert len({tuple(trial.proposal.config.items()) for trial in history.trials}) == 600
+
+
+def test_the_overhead_of_a_study_is_what_one_counts_by_hand():
+    """Two workers, ten seconds: worker 0 starts for 1 s, trains 3 + 2, waits .5 for a verdict and 1.5 for its next trial, which decides .25;
+    worker 1 starts for 2 s and trains to the end."""
+
+    def job(trial, worker, time, decide=0.0):
+        proposal = Proposal({}, "model" if decide else "random")
+        return Event("job", Job(trial, {}, 0, 9), time, proposal, worker=worker, decide_seconds=decide)
+
+    def report(trial, r, worker, time, seconds, decision=Decision.CONTINUE):
+        said = Report(trial, r, 0.5, time, seconds)
+        return Event("report", Job(trial, {}, 0, 9), time, report=said, verdict=Verdict(decision), worker=worker)
+
+    events = [
+        job(0, 0, 0.0),
+        job(1, 1, 0.0),
+        report(0, 1, 0, 4.0, 3.0),
+        report(0, 2, 0, 6.5, 2.0, Decision.STOP),
+        job(2, 0, 8.0, decide=0.25),
+        report(2, 1, 0, 10.0, 2.0),
+        report(1, 1, 1, 10.0, 8.0),
+    ]
+    found = overhead(events, 2)
+    assert (found.total, found.training, found.deciding, found.idle) == (20.0, 15.0, 0.25, 4.75)
+    assert (found.starting, found.within, found.between) == (3.0, 0.5, 1.5)
+    assert found.share == 0.25 and found.starting + found.within + found.between == found.idle + found.deciding

@@ -18,11 +18,12 @@ from typing import Any
 from experiments.runtime import prepare_environment
 
 CONF = Path(__file__).parents[2] / "conf" / "benchmark"
+WINDOW = 20  # words of the LSTM: more steps in an epoch, at hardly more cost, than with the paper's 35
 CONFIGS: dict[str, dict[str, Any]] = {
     "mlp": dict(
         learning_rate=1e-3, batch_size=64, dropout_1=0.0, dropout_2=0.0, units_1=256, units_2=256, init_scale_1=0.3, init_scale_2=0.06
     ),
-    "lstm": dict(learning_rate=20.0, batch_size=16, dropout=0.1, clip=0.25, decay=4.0),
+    "lstm": dict(learning_rate=20.0, batch_size=16, dropout=0.0, clip=0.5, decay=4.0),
     "resnet": dict(learning_rate=0.05, batch_size=64, weight_decay=5e-4, momentum=0.9),
 }
 
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench levels", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("network", choices=CONFIGS)
     parser.add_argument("--data-dir", help="a folder with data sets that need not be downloaded")
-    parser.add_argument("--epochs", type=int, help="mlp 27, lstm 6, resnet 18")
+    parser.add_argument("--epochs", type=int, help="mlp 27, lstm 4, resnet 18")
     parser.add_argument("--units", type=int, default=96, help="of the LSTM's layers")
     parser.add_argument("--folder", help="where to keep a checkpoint")
     options = parser.parse_args(argv)
@@ -79,7 +80,7 @@ def _mlp(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], flo
 def _lstm(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], float]]:
     from experiments.benchmarks.lstm import LSTM
 
-    return LSTM(_space("lstm"), options.epochs or 6, options.units, data_dir=options.data_dir), 200.0, math.exp
+    return LSTM(_space("lstm"), options.epochs or 4, options.units, WINDOW, data_dir=options.data_dir), 200.0, math.exp
 
 
 def _resnet(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], float]]:
