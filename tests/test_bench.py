@@ -93,7 +93,7 @@ def test_the_configurations_of_a_block_are_those_drawn_one_by_one():
 
 
 def test_the_overhead_of_a_study_is_what_one_counts_by_hand():
-    """Two workers, ten seconds: worker 0 starts for 1 s, trains 3 + 2, waits .5 for a verdict and 1.5 for its next trial, which decides .25;
+    """Two workers, ten seconds: worker 0 starts for 1 s, trains 3 + 2, waits .5 for a verdict and 1.5 for its next trial (.25 deciding);
     worker 1 starts for 2 s and trains to the end."""
 
     def job(trial, worker, time, decide=0.0):
