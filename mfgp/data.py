@@ -4,7 +4,7 @@ A resource enters as an index into a short table `levels` of the distinct u(r) =
 a kernel computes over resources is computed on the table (R x R, R small) and then spread over the rows.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,10 +25,14 @@ class Inputs(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Observations; y is standardised, minimised, and 0 where padded."""
+    """Observations; y is standardised, minimised, and 0 where padded.
+
+    With `curves` (collapsed.Curves), the rows stand for the more numerous observations kept there.
+    """
 
     inputs: Inputs
     y: Float[Array, "N"]
+    curves: Any = None
 
 
 def at_level(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inputs:

@@ -125,6 +125,9 @@ class WarpedInputs(NamedTuple):
     def _warped(self, a: Inputs) -> Inputs:
         return a._replace(x=warp(a.x, self.input_warp_a, self.input_warp_b))
 
+    def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
+        return self.process.span(u)
+
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self.process.mean(self._warped(a))
 
@@ -138,6 +141,11 @@ class WarpedInputs(NamedTuple):
 def kappa(u: Float[Array, "*n"], alpha: Float[Array, ""], mean_lambda: Float[Array, ""]) -> Float[Array, "*n"]:
     """E e^(-λu) = (β / (u + β))^α for λ ~ Gamma(α, rate β = α / mean_lambda)."""
     return jnp.exp(-alpha * jnp.log1p(u * mean_lambda / alpha))
+
+
+def span(u: Float[Array, "R"], alpha: Float[Array, ""], mean_lambda: Float[Array, ""]) -> Float[Array, "F R"]:
+    """1 and κ(· + u'), functions whose span holds every curve of a family with decays e^(-λu), at the levels: for `collapsed`."""
+    return jnp.concatenate([jnp.ones_like(u)[None], kappa(u[:, None] + u[None], alpha, mean_lambda)])
 
 
 class ExpDecay(NamedTuple):
@@ -163,6 +171,9 @@ class ExpDecay(NamedTuple):
         drop = self.gamma - self.delta * self.constant
         factor = 1.0 - self.delta * (once[:, None] + once[None]) + self.delta**2 * twice
         return self.constant + drop * once, factor, drop**2 * (twice - once[:, None] * once[None])
+
+    def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
+        return span(u, self.alpha, self.mean_lambda)
 
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self._tables(a.levels)[0][a.level]
@@ -196,6 +207,9 @@ class FreezeThaw(NamedTuple):
     def _decay(self, u: Float[Array, "R"]) -> Float[Array, "R R"]:
         once, twice = (kappa(t, self.alpha, self.mean_lambda) for t in (u, u[:, None] + u[None]))
         return self.gamma**2 * (twice - once[:, None] * once[None])
+
+    def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
+        return span(u, self.alpha, self.mean_lambda)
 
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return (self.constant + self.gamma * kappa(a.levels, self.alpha, self.mean_lambda))[a.level]

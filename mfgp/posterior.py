@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from mfgp.collapsed import Statistics, statistics
 from mfgp.data import Data, Inputs
 from mfgp.kernels import Process
 
@@ -52,9 +53,16 @@ def residual(process: Process, data: Data) -> Float[Array, "N"]:
     return jnp.where(data.inputs.mask, data.y - process.mean(data.inputs), 0.0)
 
 
-def _log_density(chol: Float[Array, "N N"], quadratic: Float[Array, ""], data: Data) -> Float[Array, ""]:
+def sufficient(process: Process, data: Data) -> Statistics:
+    """Covariance of the targets and their distance from the mean, one row per row of `data`."""
+    if data.curves is not None:
+        return statistics(process, data)
+    return Statistics(gram(process, data.inputs), residual(process, data), jnp.zeros((), data.y.dtype))
+
+
+def _log_density(chol: Float[Array, "N N"], quadratic: Float[Array, ""], constant: Float[Array, ""], data: Data) -> Float[Array, ""]:
     n = jnp.sum(data.inputs.mask)
-    return -0.5 * quadratic - jnp.sum(jnp.log(jnp.diagonal(chol))) - 0.5 * n * jnp.log(2 * jnp.pi).astype(quadratic.dtype)
+    return constant - 0.5 * quadratic - jnp.sum(jnp.log(jnp.diagonal(chol))) - 0.5 * n * jnp.log(2 * jnp.pi).astype(quadratic.dtype)
 
 
 def log_marginal_likelihood(process: Process, data: Data) -> Float[Array, ""]:
@@ -62,9 +70,10 @@ def log_marginal_likelihood(process: Process, data: Data) -> Float[Array, ""]:
 
     nan only if the covariance itself is not finite: see `factorise` for the jitter.
     """
-    chol = factorise(gram(process, data.inputs)).chol
-    white = jax.lax.linalg.triangular_solve(chol, residual(process, data)[:, None], left_side=True, lower=True)
-    return _log_density(chol, jnp.sum(white * white), data)
+    matrix, rest, constant = sufficient(process, data)
+    chol = factorise(matrix).chol
+    white = jax.lax.linalg.triangular_solve(chol, rest[:, None], left_side=True, lower=True)
+    return _log_density(chol, jnp.sum(white * white), constant, data)
 
 
 def log_marginal_likelihood_and_grad(
@@ -76,17 +85,12 @@ def log_marginal_likelihood_and_grad(
     about three times as much.
     """
     theta = jax.lax.optimization_barrier(theta)
-
-    def moments(t: Float[Array, "P"]) -> tuple[Float[Array, "N N"], Float[Array, "N"]]:
-        process = process_of(t)
-        return gram(process, data.inputs), residual(process, data)
-
-    (matrix, rest), pull = jax.vjp(moments, theta)
+    (matrix, rest, constant), pull = jax.vjp(lambda t: sufficient(process_of(t), data), theta)
     chol = factorise(matrix).chol
     inverse = jax.scipy.linalg.cho_solve((chol, True), jnp.eye(chol.shape[0], dtype=chol.dtype))
     a = inverse @ rest
-    (gradient,) = pull((0.5 * (jnp.outer(a, a) - inverse), -a))
-    return _log_density(chol, jnp.vdot(rest, a), data), gradient
+    (gradient,) = pull(Statistics(0.5 * (jnp.outer(a, a) - inverse), -a, jnp.ones_like(constant)))
+    return _log_density(chol, jnp.vdot(rest, a), constant, data), gradient
 
 
 class Posterior(NamedTuple):
@@ -101,10 +105,11 @@ class Posterior(NamedTuple):
 
 def condition(process: Process, data: Data) -> Posterior:
     """The posterior given the observations: S = 1."""
-    factor = factorise(gram(process, data.inputs))
+    matrix, rest, _ = sufficient(process, data)
+    factor = factorise(matrix)
     identity = jnp.eye(factor.chol.shape[0], dtype=factor.chol.dtype)
     whiten = jax.lax.linalg.triangular_solve(factor.chol, identity, left_side=True, lower=True)
-    return Posterior(process, data.inputs, whiten, whiten @ residual(process, data)[:, None], factor.jitter)
+    return Posterior(process, data.inputs, whiten, whiten @ rest[:, None], factor.jitter)
 
 
 def _cross(post: Posterior, query: Inputs) -> Float[Array, "N M"]:

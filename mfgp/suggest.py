@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
+from mfgp.collapsed import collapse
 from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
 from mfgp.fit import fit
@@ -62,7 +63,7 @@ class Suggestion:
     (log expected improvement by default).
 
     loss is the fit's objective in nats at the hyperparameters used, evaluations what the fit took of value and gradient. fallback says
-    in a sentence what had to be done instead of the ordinary; empty if nothing.
+    in a sentence what had to be done instead of the ordinary; empty if nothing. form says in which form the algebra was done.
     """
 
     x: np.ndarray
@@ -72,6 +73,7 @@ class Suggestion:
     fallback: str
     loss: float
     evaluations: int
+    form: str
 
 
 class Problem(NamedTuple):
@@ -262,16 +264,19 @@ def problem_of(
     z = TARGETS[surrogate.options.targets](y, r)
     at_acq = z[r == r_acq]
     rows = bucket(len(z))
+    level = int(np.searchsorted(padded_levels, r_acq))
+    data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
+    data = (collapse(data, level) if surrogate.collapses else None) or data
     return Problem(
         seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
-        data=Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))])),  # type: ignore[arg-type]
+        data=data,
         pending=_inputs(pending_x, pending_r, padded_levels, pending_size, d),
-        level=np.int32(np.searchsorted(padded_levels, r_acq)),  # type: ignore[arg-type]
+        level=np.int32(level),  # type: ignore[arg-type]
         # In units of the spread at r_acq, which may be far less than the joint one.
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
         initial=surrogate.flatten({}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
-        budgets=_budgets(surrogate.options, seed[1], rows, warm is not None, refit),  # type: ignore[arg-type]
+        budgets=_budgets(surrogate.options, seed[1], len(data.y), warm is not None, refit),  # type: ignore[arg-type]
         candidates=candidates,  # type: ignore[arg-type]
         free=free & (space.kind != FIXED),
         grid=space.grid,
@@ -303,4 +308,10 @@ def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool
         fallback="; ".join(notes),
         loss=float(result.loss),
         evaluations=int(result.evaluations),
+        form=_form(problem),
     )
+
+
+def _form(problem: Problem) -> str:
+    rows, curves = int(np.sum(problem.data.inputs.mask)), problem.data.curves
+    return f"dense: {rows} rows" if curves is None else f"collapsed: {rows} rows for {int(np.sum(curves.mask))} observations"

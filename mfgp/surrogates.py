@@ -134,6 +134,11 @@ class Surrogate:
         return np.concatenate(parts)
 
     @property
+    def collapses(self) -> bool:
+        """Whether a few observations of a configuration say what many do: see `collapsed`."""
+        return hasattr(getattr(self.family, "family", self.family), "span")
+
+    @property
     def has_levels(self) -> bool:
         return any("level" in p.per for p in self.parameters)
 
