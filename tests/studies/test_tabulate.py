@@ -15,7 +15,7 @@ CURVES = ["benchmark=curves", "benchmark.r_max=5", "benchmark.noise=0"]
 
 
 def arguments(tmp_path: Path, **changes: object) -> list[str]:
-    return [f"{k}={v}" for k, v in ({"out": tmp_path / "table", "configs": 7, "slice": 3} | changes).items()]
+    return [f"{k}={v}" for k, v in ({"out": tmp_path / "table", "configs": 7, "slice": 3, "processes": 1} | changes).items()]
 
 
 def test_the_table_is_the_benchmarks_own_curves(tmp_path: Path) -> None:
@@ -49,14 +49,14 @@ def test_networks_trained_together_make_the_table_that_they_make_alone(tmp_path:
     # Learning rates at which float32's rounding does not grow into another curve.
     tame = "benchmark.space.hyperparameters.learning_rate={type: uniform_float, lower: 1e-4, upper: 1e-3, log: true}"
     narrow = [f"benchmark.space.hyperparameters.units_{i}.upper=24" for i in (1, 2)]
-    overrides = ["benchmark=mlp", "benchmark.dataset=wine", "benchmark.r_max=3", tame, *narrow]
+    overrides = ["benchmark=mlp", "benchmark.dataset=wine", "benchmark.r_max=2", tame, *narrow]
     tables = []
     for together in (1, 3):
         out = tmp_path / f"table{together}"
-        assert tabulate.main([*overrides, *arguments(tmp_path, out=out, configs=5, processes=1, together=together)]) == 0
+        assert tabulate.main([*overrides, *arguments(tmp_path, out=out, configs=3, together=together)]) == 0
         tables.append(np.load(out / "objectives_evaluations.npy"))
     np.testing.assert_allclose(tables[0][..., 0], tables[1][..., 0], atol=1e-5)
-    assert len(np.unique(tables[0][..., 0])) > 3
+    assert len(np.unique(tables[0][..., 0])) > 2
     assert all((np.diff(table[..., 1], axis=3, prepend=0) > 0).all() for table in tables)
 
 
