@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from mfgp.data import Inputs
-from mfgp.posterior import Posterior, predict, predict_mean
+from mfgp.posterior import Belief, predict, predict_mean
 
 LOG_SQRT_2PI = float(0.5 * np.log(2 * np.pi))
 
@@ -50,7 +50,7 @@ def _log_h_jvp(primals: tuple, tangents: tuple) -> tuple:
     return value, slope * tangents[0]
 
 
-def log_expected_improvement(post: Posterior, best: Float[Array, "S"], xi: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
+def log_expected_improvement(post: Belief, best: Float[Array, "S"], xi: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
     """log of the mean over the S columns of E max(best - xi - f(query), 0), for minimisation; never underflows, unlike its exp."""
     mean, variance = predict(post, query)
     s = jnp.sqrt(variance)
@@ -58,7 +58,7 @@ def log_expected_improvement(post: Posterior, best: Float[Array, "S"], xi: Float
     return jax.nn.logsumexp(each, axis=0) - jnp.log(each.shape[0]).astype(each.dtype)
 
 
-def incumbent(post: Posterior, level: Int[Array, ""]) -> Float[Array, "S"]:
+def incumbent(post: Belief, level: Int[Array, ""]) -> Float[Array, "S"]:
     """Per column, the least posterior mean at `level` over the configurations observed or pending there.
 
     Over all configurations, predicted at `level`, if there is none.
@@ -75,7 +75,7 @@ class ExpectedImprovement:
 
     xi: float = 0.01
 
-    def value(self, post: Posterior, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
+    def value(self, post: Belief, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
         return log_expected_improvement(post, best, self.xi * unit, query)
 
     def average(self, values: Float[Array, "H M"]) -> Float[Array, "M"]:
@@ -89,7 +89,7 @@ class LowerConfidenceBound:
 
     kappa: float = 1.0
 
-    def value(self, post: Posterior, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
+    def value(self, post: Belief, best: Float[Array, "S"], unit: Float[Array, ""], query: Inputs) -> Float[Array, "M"]:
         mean, variance = predict(post, query)
         return self.kappa * jnp.sqrt(variance) - jnp.mean(mean, axis=0)
 

@@ -72,15 +72,16 @@ def collapse(data: Data, level: int) -> Data | None:
     while observations < n:
         observations *= 2
     patterns = bucket(len(nodes), MIN_PATTERNS)
-    curves = Curves(
-        *(pad(a, observations) for a in (y, at, config.astype(np.int32))),
-        np.arange(observations) < n,
-        pad(pattern.astype(np.int32), size),
-        np.concatenate([rows, np.full((size - len(rows), NODES), size)]).astype(np.int32),
+    row_of_node = np.concatenate([rows, np.full((size - len(rows), NODES), size)]).astype(np.int32)
+    curves: Any = (
+        *(pad(a, observations) for a in (y, at, config.astype(np.int32), np.ones(n, bool))),
+        *(pad(pattern.astype(np.int32), size), row_of_node),
         *(pad(a, patterns) for a in (nodes.astype(np.int32), used, pattern_counts.astype(np.float64))),
     )
-    kept_inputs = Inputs(pad(x_rows, size), pad(level_rows, size), inputs.levels, np.arange(size) < num)
-    return Data(kept_inputs, np.concatenate([y_rows, np.zeros(size - num)]), curves)
+    curves = Curves(*curves)._replace(mask=np.arange(observations) < n)
+    kept_rows: Any = pad(x_rows, size), pad(level_rows, size), inputs.levels, np.arange(size) < num
+    targets: Any = np.concatenate([y_rows, np.zeros(size - num)])
+    return Data(Inputs(*kept_rows), targets, curves)
 
 
 def _choose_nodes(counts: np.ndarray, levels: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:

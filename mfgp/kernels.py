@@ -128,6 +128,12 @@ class WarpedInputs(NamedTuple):
     def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
         return self.process.span(u)
 
+    def over_x(self, x: Float[Array, "N D"], z: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        return self.process.over_x(*(warp(points, self.input_warp_a, self.input_warp_b) for points in (x, z)))
+
+    def separated(self, u: Float[Array, "R"]) -> Any:
+        return self.process.separated(u) if hasattr(self.process, "separated") else None
+
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self.process.mean(self._warped(a))
 
@@ -141,6 +147,14 @@ class WarpedInputs(NamedTuple):
 def kappa(u: Float[Array, "*n"], alpha: Float[Array, ""], mean_lambda: Float[Array, ""]) -> Float[Array, "*n"]:
     """E e^(-λu) = (β / (u + β))^α for λ ~ Gamma(α, rate β = α / mean_lambda)."""
     return jnp.exp(-alpha * jnp.log1p(u * mean_lambda / alpha))
+
+
+class Separated(NamedTuple):
+    """A covariance k_x(x, x') across[r, r'] + common[r, r'] + [x = x'] own[r, r']; None is 0. Its k_x is the process's `over_x`."""
+
+    across: Float[Array, "R R"]
+    common: Float[Array, "R R"] | None = None
+    own: Float[Array, "R R"] | None = None
 
 
 def span(u: Float[Array, "R"], alpha: Float[Array, ""], mean_lambda: Float[Array, ""]) -> Float[Array, "F R"]:
@@ -174,6 +188,13 @@ class ExpDecay(NamedTuple):
 
     def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
         return span(u, self.alpha, self.mean_lambda)
+
+    def over_x(self, x: Float[Array, "N D"], z: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        return matern52(squared_distance(x, z, self.inverse_bandwidth))
+
+    def separated(self, u: Float[Array, "R"]) -> Separated:
+        _, factor, offset = self._tables(u)
+        return Separated(self.scale * factor, offset)
 
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self._tables(a.levels)[0][a.level]
@@ -211,6 +232,12 @@ class FreezeThaw(NamedTuple):
     def span(self, u: Float[Array, "R"]) -> Float[Array, "F R"]:
         return span(u, self.alpha, self.mean_lambda)
 
+    def over_x(self, x: Float[Array, "N D"], z: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        return matern52(squared_distance(x, z, self.inverse_bandwidth))
+
+    def separated(self, u: Float[Array, "R"]) -> Separated:
+        return Separated(self.scale * jnp.ones((len(u), len(u)), u.dtype), own=self._decay(u))
+
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return (self.constant + self.gamma * kappa(a.levels, self.alpha, self.mean_lambda))[a.level]
 
@@ -230,6 +257,12 @@ class Independent(NamedTuple):
     level_scale: Float[Array, "R"]
     level_constant: Float[Array, "R"]
     noise: Float[Array, ""]
+
+    def over_x(self, x: Float[Array, "N D"], z: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        return matern52(squared_distance(x, z, self.inverse_bandwidth))
+
+    def separated(self, u: Float[Array, "R"]) -> Separated:
+        return Separated(jnp.diag(self.level_scale))
 
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self.level_constant[a.level]
@@ -260,6 +293,12 @@ class Coregional(NamedTuple):
         shared = ((1.0 - RHO + RHO * size) ** 0.5 - plain) / size
         w = plain * jnp.eye(size, dtype=self.deviation.dtype) + shared + self.deviation
         return w @ w.T
+
+    def over_x(self, x: Float[Array, "N D"], z: Float[Array, "M D"]) -> Float[Array, "N M"]:
+        return matern52(squared_distance(x, z, self.inverse_bandwidth))
+
+    def separated(self, u: Float[Array, "R"]) -> Separated:
+        return Separated(self._between())
 
     def mean(self, a: Inputs) -> Float[Array, "N"]:
         return self.level_constant[a.level]

@@ -6,7 +6,7 @@ batched LAPACK calls are slow, and with jax 0.10 they can hang for ever.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +93,19 @@ def log_marginal_likelihood_and_grad(
     return _log_density(chol, jnp.vdot(rest, a), constant, data), gradient
 
 
+@runtime_checkable
+class Belief(Protocol):
+    """A posterior as acquisitions see it, in whatever form it was computed."""
+
+    @property
+    def inputs(self) -> Inputs:
+        """Observed, then pending."""
+
+    def predict_mean(self, query: Inputs) -> Float[Array, "S M"]: ...
+
+    def predict(self, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M"]]: ...
+
+
 class Posterior(NamedTuple):
     """S target vectors share one factor, because the covariance does not depend on the targets."""
 
@@ -101,6 +114,16 @@ class Posterior(NamedTuple):
     whiten: Float[Array, "N N"]  # L^-1
     white: Float[Array, "N S"]  # L^-1 (y - m)
     jitter: Float[Array, ""]  # largest jitter that any of its factors needed
+
+    def predict_mean(self, query: Inputs) -> Float[Array, "S M"]:
+        """Posterior means of the noise-free function."""
+        return self.process.mean(query) + (self.whiten.T @ self.white).T @ _cross(self, query)
+
+    def predict(self, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M"]]:
+        """Posterior means and the variance, common to all S, of the noise-free function."""
+        explained = self.whiten @ _cross(self, query)
+        variance = self.process.var(query) - jnp.sum(explained * explained, axis=0)
+        return self.process.mean(query) + self.white.T @ explained, jnp.maximum(variance, 1e-20)
 
 
 def condition(process: Process, data: Data) -> Posterior:
@@ -116,16 +139,14 @@ def _cross(post: Posterior, query: Inputs) -> Float[Array, "N M"]:
     return jnp.where(post.inputs.mask[:, None], post.process.cov(post.inputs, query), 0.0)
 
 
-def predict_mean(post: Posterior, query: Inputs) -> Float[Array, "S M"]:
+def predict_mean(post: Belief, query: Inputs) -> Float[Array, "S M"]:
     """Posterior means of the noise-free function."""
-    return post.process.mean(query) + (post.whiten.T @ post.white).T @ _cross(post, query)
+    return post.predict_mean(query)
 
 
-def predict(post: Posterior, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M"]]:
+def predict(post: Belief, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M"]]:
     """Posterior means and the variance, common to all S, of the noise-free function."""
-    explained = post.whiten @ _cross(post, query)
-    variance = post.process.var(query) - jnp.sum(explained * explained, axis=0)
-    return post.process.mean(query) + post.white.T @ explained, jnp.maximum(variance, 1e-20)
+    return post.predict(query)
 
 
 def predict_joint(post: Posterior, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M M"]]:
