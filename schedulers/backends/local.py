@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import heapq
 import os
-import pickle
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from multiprocessing.connection import wait
@@ -14,22 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from schedulers.backends import failures, slots
-from schedulers.backends.checkpoints import Checkpoints
+from schedulers.backends.driver import Driver, check
 from schedulers.backends.process import WorkerProcess
-from schedulers.types import Benchmark, Event, Job, Report
+from schedulers.types import Benchmark, Job, Report
 
-Note = Callable[[int, str, Mapping[str, Any]], None]
-TICK = 1.0  # seconds
 STARTUP = 60.0  # seconds that a process may take until it is ready, whatever report_timeout says
 EARLY_DEATHS = 3  # of one worker in a row, before it was ready
-
-
-def ignore_note(worker: int, text: str, extra: Mapping[str, Any]) -> None:
-    """For a driver that does not want its workers' notices."""
-
-
-def ignore_wait(now: float) -> None:
-    """For a driver with nothing to do while it waits."""
 
 
 @dataclass
@@ -49,13 +38,10 @@ class _Worker:
 
 
 class LocalBackend:
-    """`num_workers` processes; checkpoints in `folder`/checkpoints/<trial>, what workers print in `folder`/workers.
+    """`num_workers` processes; what they print is in `folder`/workers.
 
     devices, workers_per_device: who sees which accelerator (`slots.plan`). threads_per_worker: CPU threads of a worker's numerical
-    libraries (None: the cores divided among the workers). report_timeout: seconds without a report after which a worker counts as hung
-    and is killed; a first report includes the time to compile. checkpoint_quota_mb: see `Checkpoints`.
-    deadline: seconds after which nothing is delivered any more. earlier: the events of the interrupted study that goes on.
-    on_wait: called about once a second, with the time, while nothing is reported.
+    libraries (None: the cores divided among the workers). settings: of the `Driver`.
     A worker that dies or hangs fails its trial (a report without a resource) and is replaced. Raises RuntimeError where no trial can
     go on: a worker cannot start, or the disk is full.
     """
@@ -71,27 +57,18 @@ class LocalBackend:
         devices: Sequence[int | str] | None = None,
         workers_per_device: int = 1,
         threads_per_worker: int | None = None,
-        report_timeout: float | None = None,
-        checkpoint_quota_mb: float | None = None,
-        deadline: float | None = None,
-        earlier: Sequence[Event] = (),
-        on_note: Note = ignore_note,
-        on_wait: Callable[[float], None] = ignore_wait,
         environment: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> None:
-        check(threads_per_worker, report_timeout, checkpoint_quota_mb)
-        self._folder = Path(folder).resolve()
-        self._checkpoints = Checkpoints(self._folder, checkpoint_quota_mb)
-        self._checkpoints.restore(earlier)
-        self._report_timeout, self._deadline, self._on_note, self._on_wait = report_timeout, deadline, on_note, on_wait
-        self._pickled = pickle.dumps(benchmark)
+        _check_threads(threads_per_worker)
+        self._driver = Driver(benchmark, folder, **settings)
+        self._checkpoints = self._driver.checkpoints
         threads = threads_per_worker or max(1, slots.num_cores() // num_workers)
         base = dict(os.environ if environment is None else environment) | _thread_limits(threads)
         self._environments = [base | slot for slot in slots.plan(num_workers, devices, workers_per_device, base)]
-        self._began = time.monotonic() - max((event.time for event in earlier), default=0.0)
         self._order = count()
         self._reports: list[tuple[float, int, int, int, Report]] = []  # time, order of arrival, worker, its how-manieth job
-        (self._folder / "workers").mkdir(parents=True, exist_ok=True)
+        (self._driver.folder / "workers").mkdir(parents=True, exist_ok=True)
         self._workers = [_Worker(number, self._spawn(number)) for number in range(num_workers)]
 
     @staticmethod
@@ -99,7 +76,8 @@ class LocalBackend:
         asked: int | None, environment: Mapping[str, str], *, devices: Any = None, workers_per_device: int = 1, **settings: Any
     ) -> int:
         """How many workers there will be (None: as many as fit). Raises ValueError where the settings do not fit the machine."""
-        check(settings.get("threads_per_worker"), settings.get("report_timeout"), settings.get("checkpoint_quota_mb"))
+        _check_threads(settings.get("threads_per_worker"))
+        check(**settings)
         return len(slots.plan(asked, devices, workers_per_device, environment))
 
     def idle(self) -> Sequence[int]:
@@ -120,7 +98,7 @@ class LocalBackend:
     def next_report(self) -> Report | None:
         while True:
             if self._reports:
-                if self._deadline is not None and self._reports[0][0] > self._deadline:
+                if self._driver.is_too_late(self._reports[0][-1]):
                     return None
                 _, _, number, job_number, report = heapq.heappop(self._reports)
                 worker = self._workers[number]
@@ -129,11 +107,11 @@ class LocalBackend:
                 worker.delivered = report.r or 0
                 self._checkpoints.report(report)
                 return report
-            left = TICK if self._deadline is None else self._deadline - self.now()
-            if left <= 0 or all(worker.job is None for worker in self._workers):
+            patience = self._driver.patience()
+            if patience == 0 or all(worker.job is None for worker in self._workers):
                 return None
-            self._listen(min(TICK, left))
-            self._on_wait(self.now())
+            self._listen(patience)
+            self._driver.waited()
 
     def resume(self, trial_id: int, until: int) -> None:
         worker = self._of(trial_id)
@@ -152,14 +130,10 @@ class LocalBackend:
             worker.removes = None if keep_checkpoint else trial_id
         elif not keep_checkpoint:
             self._checkpoints.remove(trial_id)
-        if not keep_checkpoint:
-            self._checkpoints.end(trial_id)
-            return
-        for evicted in self._checkpoints.pause(trial_id):
-            self._on_note(worker.number, f"checkpoint of trial {evicted} removed: backend.checkpoint_quota_mb is used up", {})
+        self._driver.let_go(trial_id, worker.number, keep_checkpoint)
 
     def now(self) -> float:
-        return time.monotonic() - self._began
+        return self._driver.now()
 
     def close(self) -> None:
         """End all workers at once: checkpoints are saved before a resource is reported, so nothing that was reported is lost."""
@@ -173,10 +147,10 @@ class LocalBackend:
         return next(worker for worker in self._workers if worker.job is not None and worker.job.trial_id == trial_id)
 
     def _spawn(self, number: int) -> WorkerProcess:
-        return WorkerProcess(self._pickled, self._environments[number], self._log(number))
+        return WorkerProcess(self._driver.pickled, self._environments[number], self._log(number))
 
     def _log(self, number: int) -> Path:
-        return self._folder / "workers" / f"worker-{number}.log"
+        return self._driver.folder / "workers" / f"worker-{number}.log"
 
     def _replace(self, worker: _Worker) -> None:
         """A new process in the place of one that is dead."""
@@ -193,8 +167,8 @@ class LocalBackend:
                 self._receive(worker)
             elif worker.process.has_ended:  # though what it forked may still hold its pipe open
                 self._died(worker)
-            elif self._report_timeout is not None:
-                limit = self._report_timeout if worker.process.is_ready else max(self._report_timeout, STARTUP)
+            elif (timeout := self._driver.report_timeout) is not None:
+                limit = timeout if worker.process.is_ready else max(timeout, STARTUP)
                 if time.monotonic() - worker.heard > limit:
                     self._hung(worker, limit)
 
@@ -203,17 +177,17 @@ class LocalBackend:
         try:
             for kind, *content in worker.process.receive():
                 if kind == "log":
-                    self._on_note(worker.number, *content)
+                    self._driver.on_note(worker.number, *content)
                 else:
                     self._reported(worker, *content)
         except EOFError:
             self._died(worker)
 
     def _reported(self, worker: _Worker, report: Report, moment: float) -> None:
-        failures.raise_if_disk_full(report, self._folder)
+        failures.raise_if_disk_full(report, self._driver.folder)
         worker.r = report.r if report.r is not None else worker.r
         worker.is_exhausted = failures.is_out_of_memory(report.error)
-        self._queue(worker, replace(report, time=moment - self._began))
+        self._queue(worker, replace(report, time=self._driver.time_of(moment)))
 
     def _died(self, worker: _Worker) -> None:
         process = worker.process
@@ -239,14 +213,9 @@ class LocalBackend:
         heapq.heappush(self._reports, (report.time, next(self._order), worker.number, worker.num_jobs, report))
 
 
-def check(threads_per_worker: int | None, report_timeout: float | None, checkpoint_quota_mb: float | None) -> None:
-    """Raise ValueError on settings that mean nothing."""
+def _check_threads(threads_per_worker: int | None) -> None:
     if threads_per_worker is not None and threads_per_worker < 1:
         raise ValueError(f"backend.threads_per_worker={threads_per_worker} must be at least 1, or null for an even share")
-    if report_timeout is not None and not report_timeout > 0:
-        raise ValueError(f"backend.report_timeout={report_timeout} must be a positive number of seconds, or null for no limit")
-    if checkpoint_quota_mb is not None and not checkpoint_quota_mb > 0:
-        raise ValueError(f"backend.checkpoint_quota_mb={checkpoint_quota_mb} must be positive, or null for no limit")
 
 
 def _thread_limits(threads: int) -> dict[str, str]:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from schedulers.backends import failures
 from schedulers.backends.actor import Trainer, actor_environment
-from schedulers.backends.checkpoints import Checkpoints
 from schedulers.backends.cluster import connect, disconnect
-from schedulers.backends.local import TICK, Note, check, ignore_note, ignore_wait
-from schedulers.types import Benchmark, Event, Job, Report
+from schedulers.backends.driver import Driver, check
+from schedulers.types import Benchmark, Job, Report
 
 PROBE_SECONDS = 0.2
 
@@ -42,10 +40,10 @@ class _Worker:
 
 
 class RayBackend:
-    """`num_workers` actors; checkpoints in `folder`/checkpoints/<trial>, on a file system that all nodes share.
+    """`num_workers` actors; `folder` must be on a file system that all nodes share.
 
     address: of a running cluster ("auto": the one on this machine, "host:6379"); None: Ray is started here. gpus_per_worker may be a
-    fraction. report_timeout, checkpoint_quota_mb, deadline, earlier and on_wait: as in `LocalBackend`.
+    fraction. settings: of the `Driver`.
     An actor that dies with its node is replaced, and its trial goes on from its last report; one that dies otherwise fails its trial.
     """
 
@@ -60,25 +58,15 @@ class RayBackend:
         address: str | None = None,
         cpus_per_worker: float = 1,
         gpus_per_worker: float = 0,
-        report_timeout: float | None = None,
-        checkpoint_quota_mb: float | None = None,
-        deadline: float | None = None,
-        earlier: Sequence[Event] = (),
-        on_note: Note = ignore_note,
-        on_wait: Callable[[float], None] = ignore_wait,
         environment: Mapping[str, str] | None = None,
+        **settings: Any,
     ) -> None:
-        check(None, report_timeout, checkpoint_quota_mb)
+        self._driver = Driver(benchmark, folder, **settings)
+        self._checkpoints = self._driver.checkpoints
         self._ray = connect(address)
-        self._folder = Path(folder).resolve()
-        self._checkpoints = Checkpoints(self._folder, checkpoint_quota_mb)
-        self._checkpoints.restore(earlier)
-        self._report_timeout, self._deadline, self._on_note, self._on_wait = report_timeout, deadline, on_note, on_wait
-        self._pickled = pickle.dumps(benchmark)
         self._environment = actor_environment(os.environ if environment is None else environment, gpus_per_worker)
         options = {"num_cpus": cpus_per_worker, "num_gpus": gpus_per_worker, "max_restarts": 0, "scheduling_strategy": "SPREAD"}
         self._actor_class = self._ray.remote(**options)(Trainer)
-        self._began = time.monotonic() - max((event.time for event in earlier), default=0.0)
         self._reports: deque[tuple[_Worker, Report]] = deque()
         self._workers = [_Worker(number, *self._create()) for number in range(num_workers)]
 
@@ -93,7 +81,7 @@ class RayBackend:
         **settings: Any,
     ) -> int:
         """How many workers there will be (None: as many as the cluster has room for now). Raises ValueError where that is too few."""
-        check(None, settings.get("report_timeout"), settings.get("checkpoint_quota_mb"))
+        check(**settings)
         wanted = {"CPU": ("cpus_per_worker", cpus_per_worker), "GPU": ("gpus_per_worker", gpus_per_worker)}
         for name, share in wanted.values():
             if not share >= 0:
@@ -124,17 +112,17 @@ class RayBackend:
 
     def next_report(self) -> Report | None:
         while not self._reports:
-            left = TICK if self._deadline is None else self._deadline - self.now()
+            patience = self._driver.patience()
             calls = {worker.call: worker for worker in self._workers if worker.call is not None}
-            if left <= 0 or not calls:
+            if patience == 0 or not calls:
                 return None
-            done, _ = self._ray.wait(list(calls), timeout=min(TICK, left))
+            done, _ = self._ray.wait(list(calls), timeout=patience)
             for call in done:
                 self._receive(calls[call])
             self._check_time()
-            self._on_wait(self.now())
+            self._driver.waited()
         worker, report = self._reports.popleft()
-        if self._deadline is not None and report.time > self._deadline:
+        if self._driver.is_too_late(report):
             return None
         self._checkpoints.report(report)
         # Up to `until` the next resource is begun before the verdict: no decision falls before it.
@@ -156,15 +144,11 @@ class RayBackend:
                 self._checkpoints.remove(trial_id)
         else:
             worker.actor.end.remote(None if keep_checkpoint else str(self._checkpoints.path(trial_id)))
-        if keep_checkpoint:
-            for evicted in self._checkpoints.pause(trial_id):
-                self._on_note(worker.number, f"checkpoint of trial {evicted} removed: backend.checkpoint_quota_mb is used up", {})
-        else:
-            self._checkpoints.end(trial_id)
+        self._driver.let_go(trial_id, worker.number, keep_checkpoint)
         self._take_in(worker)
 
     def now(self) -> float:
-        return time.monotonic() - self._began
+        return self._driver.now()
 
     def close(self) -> None:
         """End all actors, and Ray where it was started for this study."""
@@ -176,7 +160,7 @@ class RayBackend:
         return next(worker for worker in self._workers if worker.job is not None and worker.job.trial_id == trial_id)
 
     def _create(self) -> tuple[Any, Any]:
-        actor = self._actor_class.remote(self._pickled, self._environment, [entry or os.getcwd() for entry in sys.path])
+        actor = self._actor_class.remote(self._driver.pickled, self._environment, [entry or os.getcwd() for entry in sys.path])
         return actor, actor.node.remote()
 
     def _begin(self, worker: _Worker) -> None:
@@ -207,8 +191,8 @@ class RayBackend:
             return self._move(worker, "was out of reach")
         worker.call, (report, notes) = None, answer
         for _, text, extra in notes:
-            self._on_note(worker.number, text, extra)
-        failures.raise_if_disk_full(report, self._folder)
+            self._driver.on_note(worker.number, text, extra)
+        failures.raise_if_disk_full(report, self._driver.folder)
         worker.r = report.r if report.r is not None else worker.r
         worker.is_stranded = False
         self._reports.append((worker, replace(report, time=self.now())))
@@ -230,7 +214,7 @@ class RayBackend:
         """Through no fault of its own the trial goes on in another actor, from its last report."""
         assert worker.job is not None
         text = f"its node {fate}: trial {worker.job.trial_id} goes on from resource {worker.r} where there is room"
-        self._on_note(worker.number, text, {})
+        self._driver.on_note(worker.number, text, {})
         self._replace(worker)
         self._begin(worker)
         for free in self._workers:
@@ -247,13 +231,14 @@ class RayBackend:
         return not any(each["NodeID"] == node and each["Alive"] for each in self._ray.nodes())
 
     def _check_time(self) -> None:
-        if self._report_timeout is None:
+        timeout = self._driver.report_timeout
+        if timeout is None:
             return
         for worker in self._workers:
-            if worker.call is None or not self._is_there(worker) or time.monotonic() - worker.heard < self._report_timeout:
+            if worker.call is None or not self._is_there(worker) or time.monotonic() - worker.heard < timeout:
                 continue
             self._replace(worker)
-            self._fail(worker, failures.of_hang(self._report_timeout, worker.r + 1, Path("the logs of the Ray session")))
+            self._fail(worker, failures.of_hang(timeout, worker.r + 1, Path("the logs of the Ray session")))
 
     def _replace(self, worker: _Worker) -> None:
         self._ray.kill(worker.actor)
