@@ -56,8 +56,10 @@ class Parts:
             self.deadline.finish()
 
 
-def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
+def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[[Any], Any] | None = None) -> Parts:
     """The parts of the study that `cfg` describes, which repeats `recording` first.
+
+    `answer`: who answers a model-based searcher's requests, if not the searcher itself.
 
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
@@ -76,6 +78,8 @@ def build(cfg: DictConfig, folder: Path, recording: Recording) -> Parts:
     asked = None if cfg.workers is None else _whole("workers", cfg.workers, 1)
     num_workers = _call(partial(backend.func.num_workers, asked, environment), "backend", **backend.keywords)
     searcher = _searcher(cfg, benchmark, is_simulated)
+    if answer is not None and hasattr(searcher, "answer_with"):
+        searcher.answer_with(answer)
     # A guide (of hypertune, say) may also be asked to weigh brackets at any time, which would be two threads at once.
     is_ahead = cfg.get("suggest_ahead", True) and "guide" not in cfg.searcher
     deadline = searcher if is_ahead and isinstance(searcher, Deadline) else None

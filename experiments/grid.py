@@ -60,15 +60,18 @@ class Nothing:
         pass
 
 
-def simulate(cfg: Any, seed: int) -> pa.Table:
-    """The events of the study that the composed configuration `cfg` describes; its metadata say how they came about."""
+def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) -> pa.Table:
+    """The events of the study that the composed configuration `cfg` describes; its metadata say how they came about.
+
+    `answer`: who answers the model-based searcher's requests (`GPSearcher.answer_with`) if not the searcher itself.
+    """
     from experiments.build import build, table_of
     from schedulers.run import run
 
     cfg = cfg.copy()
     cfg.seed = seed
     began = time.perf_counter()
-    parts = build(cfg, Path(), Recording([]))
+    parts = build(cfg, Path(), Recording([]), answer)
     if not parts.is_simulated:
         raise ValueError("a grid simulates its studies: backend must be simulated")
     built = time.perf_counter()

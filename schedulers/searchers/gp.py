@@ -1,6 +1,7 @@
 """The model-based searcher of A-BOHB: a surrogate over (config, resource), fantasies for what is pending, expected improvement.
 
-Prepares arrays on the host, calls `mfgp.suggest` once, and decodes its answer: nothing here computes with the surrogate itself.
+`prepare` makes arrays on the host, `mfgp.suggest` is called once with them, and `conclude` decodes its answer: nothing here computes
+with the surrogate itself, so that somebody else may answer the requests of several studies at once.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from ConfigSpace import ConfigurationSpace
@@ -28,6 +29,15 @@ DataPolicy = Literal["rungs", "rungs_and_last", "all"]
 NUM_LOCAL_PARENTS = 5
 MIN_PENDING = 8
 DEFAULT_ACQUISITION = mfgp.ExpectedImprovement()
+
+
+class Request(NamedTuple):
+    """What the model is asked: `arguments` of `mfgp.suggest` besides the searcher's own settings, and what `conclude` needs again."""
+
+    arguments: dict[str, Any]
+    pool: np.ndarray  # [C, P] the candidates as vectors
+    known: Known
+    r_acq: int
 
 
 class GPSearcher:
@@ -86,8 +96,18 @@ class GPSearcher:
         self._num_seen = 0  # observations at the last suggestion
         self._num_skipped = 0  # suggestions with new data since the last fit
         self._pending_size = 0
+        self._answer: Callable[[Request], mfgp.Suggestion] = self._answer_alone
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
+        request = self.prepare(history, slot)
+        return self.conclude(history, slot, request, self._answer(request)) if isinstance(request, Request) else request
+
+    def answer_with(self, answer: Callable[[Request], mfgp.Suggestion]) -> None:
+        """Have requests answered elsewhere; `answer` must return what `mfgp.suggest` would."""
+        self._answer = answer
+
+    def prepare(self, history: History, slot: Slot) -> Request | Proposal | None:
+        """What to ask the model; a proposal where it need not be asked; None: the space is exhausted."""
         trials, resources, metrics = self._observed(history)
         if not self.asks_the_model(history, slot):
             initial = self._guide.initial(history, slot) if self._guide else None
@@ -98,8 +118,12 @@ class GPSearcher:
             return None
         r_acq = self._acquisition_resource(resources, slot)
         known = self._known(history, slot, trials, resources, metrics)
-        suggestion = self._ask_model(slot, known, pool, r_acq)
-        state = self._remember(suggestion, len(metrics))
+        return Request(self._arguments(slot, known, pool, r_acq), pool, known, r_acq)
+
+    def conclude(self, history: History, slot: Slot, request: Request, suggestion: mfgp.Suggestion) -> Proposal | None:
+        """The proposal that follows from the model's answer to `request`; the history must be the one that it was prepared from."""
+        _, pool, known, r_acq = request
+        state = self._remember(suggestion, len(known.y))
         chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
         remark = ""
         if self._guide:
@@ -110,7 +134,7 @@ class GPSearcher:
             order = np.argsort(-scores, kind="stable")
             chosen, scores = chosen[order], scores[order]
         usable = np.flatnonzero(self._tried.is_new(chosen) & self._encoding.is_legal(chosen))
-        note = f"{len(metrics)} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
+        note = f"{len(known.y)} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
         note = "; ".join(filter(None, (note, remark, suggestion.fallback)))
         if len(usable) == 0:
             log.info("trial %d: all that the model proposed was tried before; drawing at random", slot.trial_id)
@@ -211,9 +235,8 @@ class GPSearcher:
         pending_r = (np.array([r for _, r in pending], float) - 0.5) / slot.r_max
         return Known(rows[trials], (resources - 0.5) / slot.r_max, metrics, pending_x, pending_r, self._pending_size)
 
-    def _ask_model(self, slot: Slot, known: Known, pool: np.ndarray, r_acq: int) -> Any:
-        return mfgp.suggest(
-            self._surrogate,
+    def _arguments(self, slot: Slot, known: Known, pool: np.ndarray, r_acq: int) -> dict[str, Any]:
+        return dict(
             seed=(self._seed, slot.trial_id),
             **known._asdict(),
             r_acq=(r_acq - 0.5) / slot.r_max,
@@ -222,9 +245,10 @@ class GPSearcher:
             space=self._coordinates,
             warm=self._warm,
             refit=self._is_due(len(known.y)),
-            num_fantasies=self._num_fantasies,
-            acquisition=self._acquisition,
         )
+
+    def _answer_alone(self, request: Request) -> mfgp.Suggestion:
+        return mfgp.suggest(self._surrogate, **request.arguments, num_fantasies=self._num_fantasies, acquisition=self._acquisition)
 
     def _padded_pending(self, history: History) -> int:
         """Room for all that is pending: a power of two that never shrinks, so that few sizes are compiled."""
