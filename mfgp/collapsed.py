@@ -78,10 +78,33 @@ def collapse(data: Data, level: int) -> Data | None:
         *(pad(pattern.astype(np.int32), size), row_of_node),
         *(pad(a, patterns) for a in (nodes.astype(np.int32), used, pattern_counts.astype(np.float64))),
     )
-    curves = Curves(*curves)._replace(mask=np.arange(observations) < n)
+    seen_at: Any = np.arange(observations) < n
     kept_rows: Any = pad(x_rows, size), pad(level_rows, size), inputs.levels, np.arange(size) < num
     targets: Any = np.concatenate([y_rows, np.zeros(size - num)])
-    return Data(Inputs(*kept_rows), targets, curves)
+    return Data(Inputs(*kept_rows), targets, Curves(*curves)._replace(mask=seen_at))
+
+
+def expand(data: Data) -> Data:
+    """The observations that `data` stands for; host side."""
+    curves, inputs = data.curves, data.inputs
+    if curves is None:
+        return data
+    n = num_observations(data)
+    rows = bucket(n)
+    config, level, y = (np.asarray(a)[:n] for a in (curves.config, curves.level, curves.y))
+    x = np.asarray(inputs.x)[np.asarray(curves.rows)[config, 0]]
+    everything: Any = pad(x, rows), pad(level, rows), inputs.levels, np.arange(rows) < n
+    targets: Any = np.concatenate([y, np.zeros(rows - n)])
+    return Data(Inputs(*everything), targets)
+
+
+def num_observations(data: Data) -> int:
+    return int(np.sum(data.inputs.mask if data.curves is None else data.curves.mask))
+
+
+def describe(data: Data) -> str:
+    rows = int(np.sum(data.inputs.mask))
+    return f"dense: {rows} rows" if data.curves is None else f"collapsed: {rows} rows for {num_observations(data)} observations"
 
 
 def _choose_nodes(counts: np.ndarray, levels: np.ndarray, level: int) -> tuple[np.ndarray, np.ndarray]:

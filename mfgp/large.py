@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from mfgp.acquisition import Acquisition, incumbent
-from mfgp.collapsed import collapse
+from mfgp.acquisition import Acquisition, Thompson, incumbent
+from mfgp.collapsed import NODES, collapse, expand
 from mfgp.compiler import compiled
 from mfgp.data import Data, Inputs, at_level, bucket, pad
 from mfgp.iterative import Rows, at, condition
@@ -24,27 +24,46 @@ from mfgp.maximise import Candidates, Grid, maximise
 
 FIT_ROWS = 1024
 DENSE_ROWS = 2560
+MOST_DENSE_ROWS = 6400  # what needs dense algebra is given it up to here
 NUM_EXACT = 32  # candidates whose variance is computed exactly in the end
+
+
+def plan(surrogate: Any, acquisition: Acquisition, data: Data) -> tuple[bool, str]:
+    """Whether the posterior is to be iterative, and a sentence where it should have been."""
+    rows, options = (
+        len(data.y),
+        {"surrogate.mcmc": surrogate.options.mcmc is not None, "acquisition=thompson": isinstance(acquisition, Thompson)},
+    )
+    needs_dense = " and ".join(name for name, is_set in options.items() if is_set)
+    if rows <= DENSE_ROWS or not needs_dense:
+        return rows > DENSE_ROWS, ""
+    if rows > MOST_DENSE_ROWS:
+        raise ValueError(f"{needs_dense} needs dense algebra, valid up to {MOST_DENSE_ROWS} rows of observations; there are {rows}")
+    return False, f"{needs_dense} needs dense algebra, which is slow with {rows} rows"
 
 
 def sample(surrogate: Any, data: Data, level: int, seed: tuple[int, int]) -> Data:
     """Configurations in random order, each with all its observations, as many as fit into FIT_ROWS rows; host side."""
+    data = expand(data)
     inputs, n = data.inputs, int(np.sum(data.inputs.mask))
-    x, at_level, y = (np.asarray(a)[:n] for a in (inputs.x, inputs.level, data.y))
+    x, levels, y = (np.asarray(a)[:n] for a in (inputs.x, inputs.level, data.y))
     _, config = np.unique(x, axis=0, return_inverse=True)
     counts = np.bincount(config)
     order = np.random.default_rng([s % 2**32 for s in seed]).permutation(len(counts))
+    rows = np.cumsum((np.minimum(counts, NODES) if surrogate.collapses else counts)[order])
     wanted = np.zeros(len(counts), bool)
-    wanted[order[: max(1, int(np.searchsorted(np.cumsum(counts[order]), FIT_ROWS, side="right")))]] = True
-    chosen = np.flatnonzero(wanted[config])[:FIT_ROWS]
-    rows = bucket(FIT_ROWS)
-    kept = Inputs(pad(x[chosen], rows), pad(at_level[chosen], rows), inputs.levels, np.arange(rows) < len(chosen))  # type: ignore[arg-type]
-    part = Data(kept, np.concatenate([y[chosen], np.zeros(rows - len(chosen))]))  # type: ignore[arg-type]
+    wanted[order[: max(1, int(np.searchsorted(rows, FIT_ROWS, side="right")))]] = True
+    chosen = np.flatnonzero(wanted[config])
+    size = max(FIT_ROWS, bucket(len(chosen)))
+    kept: Any = pad(x[chosen], size), pad(levels[chosen], size), inputs.levels, np.arange(size) < len(chosen)
+    targets: Any = np.concatenate([y[chosen], np.zeros(size - len(chosen))])
+    part = Data(Inputs(*kept), targets)
     return (collapse(part, level) if surrogate.collapses else None) or part
 
 
 def rows_of(data: Data, seed: tuple[int, int]) -> Rows:
     """The observations by configuration, with landmarks: an observation of each configuration in random order, then second ones."""
+    data = expand(data)
     rows, n = len(data.y), int(np.sum(data.inputs.mask))
     x = np.asarray(data.inputs.x)[:n]
     configs, config = np.unique(x, axis=0, return_inverse=True)

@@ -4,7 +4,7 @@ The host part pads, standardises and checks; the device part is one pure compile
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,10 +14,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
-from mfgp.collapsed import collapse
+from mfgp.collapsed import collapse, describe, num_observations
 from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
 from mfgp.fit import fit
+from mfgp.large import FIT_ROWS, Asked, choose, plan, rows_of, sample
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
 from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelihood
@@ -181,8 +182,33 @@ def suggest(
             refit=refit,
             pending_size=pending_size,
         )
+        if len(problem.data.y) > FIT_ROWS:
+            return _suggest_from_many(surrogate, acquisition, num_fantasies, problem, refit)
         result = jax.device_get(compute(surrogate, acquisition, num_fantasies, problem))
     return conclude(surrogate, problem, result, refit)
+
+
+def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, problem: Problem, refit: bool) -> Suggestion:
+    """`suggest` for more rows than a fit should see, in the forms of large.py."""
+    data, seed = problem.data, (int(problem.seed[0]), int(problem.seed[1]))
+    iterative, note = plan(surrogate, acquisition, data)
+    part = problem._replace(data=sample(surrogate, data, int(problem.level), seed))
+    result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
+    form = describe(data)
+    if iterative:
+        asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)
+        rows = rows_of(data, seed)
+        answer = jax.device_get(choose(surrogate, acquisition, num_fantasies, NUM_RETURNED, result.theta, rows, asked))
+        form = f"iterative: {num_observations(data)} observations, relative residual {float(answer.relative_residual):.1e}"
+        note = f"{form}; not converged" if not answer.relative_residual <= 1e-3 else form
+    else:
+        draws = result.draws if surrogate.options.mcmc is not None else result.draws[:0]
+        first: Any = np.concatenate([result.theta[None], draws])
+        answer = jax.device_get(compute(surrogate, acquisition, num_fantasies, problem._replace(first=first, budgets=0 * problem.budgets)))
+    result = result._replace(candidates=answer.candidates, jitter=answer.jitter)
+    sampled = f"fitted to {num_observations(part.data)} of {num_observations(data)} observations" if refit else ""
+    suggestion = conclude(surrogate, problem, result, refit)
+    return replace(suggestion, fallback="; ".join(filter(None, (suggestion.fallback, note, sampled))), form=form)
 
 
 def _check(arrays: Mapping[str, np.ndarray], d: int, pending_size: int) -> None:
@@ -308,10 +334,5 @@ def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool
         fallback="; ".join(notes),
         loss=float(result.loss),
         evaluations=int(result.evaluations),
-        form=_form(problem),
+        form=describe(problem.data),
     )
-
-
-def _form(problem: Problem) -> str:
-    rows, curves = int(np.sum(problem.data.inputs.mask)), problem.data.curves
-    return f"dense: {rows} rows" if curves is None else f"collapsed: {rows} rows for {int(np.sum(curves.mask))} observations"
