@@ -17,11 +17,13 @@ from experiments.benchmarks.blackbox_format import Table, finite_values
 from experiments.benchmarks.hub import fetch
 from schedulers.types import Config, Job, Progress
 
+BUNDLED = Path(__file__).with_name("tables")  # mlp_digits: the perceptron on scikit-learn's digits, by `experiments.tabulate`
 SAME = 1e-6  # two numbers whose places in the unit interval differ by less are one: tables hold rounded values
 
 
 class Blackbox:
-    """Tune `task` of the table in `folder` (as it is, below `data_dir`, or of `repository`, a dataset on the Hugging Face Hub).
+    """Tune `task` of the table in `folder` (as it is, below `data_dir` or `tables` here, or of `repository`, a dataset on the Hugging
+    Face Hub).
 
     A configuration that the table lacks is an error, or with off_grid=nearest gets the curve of the nearest one: numbers by distance on
     their own scale, categories equal or not. With off_grid=pool the space holds the table's configurations and no others, so that
@@ -110,7 +112,7 @@ class Blackbox:
 
 
 def _find(folder: str, data_dir: str | None, repository: str | None) -> Path:
-    candidates = [Path(folder)] + ([Path(data_dir, folder)] if data_dir is not None else [])
+    candidates = [Path(folder), *([Path(data_dir, folder)] if data_dir is not None else []), BUNDLED / folder]
     for candidate in candidates:
         if candidate.is_dir():
             return candidate
