@@ -45,24 +45,42 @@ DOMAINS = {
 }
 
 
+# Training of fewer rows is over before a program of the network's own size is compiled, which takes a second and a half.
+OWN_PROGRAM_ROWS = 2000
+
+
 class MLP:
-    """Tune the perceptron on `dataset`; `data_dir` is a folder with data sets that need not be downloaded."""
+    """Tune the perceptron on `dataset`; `data_dir` is a folder with data sets that need not be downloaded.
+
+    records: train on that many rows only, a random part that a larger number contains; validation stays as it is.
+    """
 
     mode = "min"
     metric_name = "validation error"
 
-    def __init__(self, space: Any, dataset: str = "digits", r_max: int = 27, data_dir: str | None = None, seed: int = 0) -> None:
+    def __init__(
+        self,
+        space: Any,
+        dataset: str = "digits",
+        r_max: int = 27,
+        data_dir: str | None = None,
+        seed: int = 0,
+        records: int | None = None,
+    ) -> None:
         self.space = build_space(space)
         check_space("mlp", self.space, DOMAINS)
         check_r_max(r_max)
         self.dataset, self.r_max, self.data_dir, self.seed = dataset, r_max, data_dir, seed
         # Now, not in the first trial: what cannot be had is to fail before anything runs. Only the name travels to a worker.
-        datasets.load(dataset, data_dir)
+        available = len(datasets.load(dataset, data_dir).x_train)
+        if records is not None and not 1 <= records <= available:
+            raise ValueError(f"benchmark.records={records} must be from 1 to {available}, the training rows of {dataset}")
+        self.records = records
 
     def train(self, job: Job, checkpoint_dir: str | None) -> Iterator[Progress]:
         """Yield the validation error after each epoch; nan from the epoch on in which the validation loss is not finite."""
         values = plain(job.config, DOMAINS)
-        owner = identity(self.dataset, self.seed, sorted(values.items()))
+        owner = self._owner(values)
         return curve(job, checkpoint_dir, owner, partial(self._prepare, values, trial_key(owner)))
 
     def train_together(self, configs: Sequence[Config], size: int) -> np.ndarray:
@@ -80,11 +98,18 @@ class MLP:
             curves[group] = self._train_group([values[i] for i in group])
         return curves
 
+    def _owner(self, values: Mapping[str, Any]) -> str:
+        """A digest of all that fixes the curve of a configuration."""
+        part = [] if self.records is None else [self.records]
+        return identity(self.dataset, self.seed, sorted(values.items()), *part)
+
     def _train_group(self, values: list[dict[str, Any]]) -> np.ndarray:
-        data, num_classes = _on_device(self.dataset, self.data_dir)
-        keys = [trial_key(identity(self.dataset, self.seed, sorted(one.items()))) for one in values]
+        data, num_classes = _on_device(self.dataset, self.data_dir, self.records)
+        keys = [trial_key(self._owner(one)) for one in values]
         widths = (max(one["units_1"] for one in values), max(one["units_2"] for one in values))
         batch = max(one["batch_size"] for one in values)
+        if len(data.x_train) < OWN_PROGRAM_ROWS:
+            widths, batch = (bucket(widths[0], WIDTHS), bucket(widths[1], WIDTHS)), bucket(batch, BATCHES)
         widest = max(WIDTHS[-1], *widths)
         init = init_program(data.x_train.shape[1], (widest, widest), num_classes)
         hypers = [_hyper(one) for one in values]
@@ -112,7 +137,7 @@ class MLP:
         return curves
 
     def _prepare(self, values: dict[str, Any], key: jax.Array) -> tuple[State, Advance[State]]:
-        data, num_classes = _on_device(self.dataset, self.data_dir)
+        data, num_classes = _on_device(self.dataset, self.data_dir, self.records)
         widths = (bucket(values["units_1"], WIDTHS), bucket(values["units_2"], WIDTHS))
         epoch = epoch_program(shapes(data), num_classes, widths, bucket(values["batch_size"], BATCHES))
         hyper = _hyper(values)
@@ -137,6 +162,7 @@ def _hyper(values: Mapping[str, Any]) -> Hyper:
 
 
 @lru_cache(maxsize=2)
-def _on_device(name: str, data_dir: str | None) -> tuple[Data, int]:
+def _on_device(name: str, data_dir: str | None, records: int | None = None) -> tuple[Data, int]:
     *arrays, num_classes = datasets.load(name, data_dir)
+    arrays = [*(part[:records] for part in arrays[:2]), *arrays[2:]]  # the rows are in random order
     return Data(*(jax.device_put(array) for array in arrays)), num_classes

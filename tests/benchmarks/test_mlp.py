@@ -112,6 +112,18 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(tmp_path: Path) -> None:
         curve(wine(), 3, 9, tmp_path)
 
 
+def test_a_part_of_the_records_trains_and_all_of_them_validate() -> None:
+    def part(records: int | None) -> MLP:
+        return MLP(SPACE, dataset="wine", r_max=9, records=records)
+
+    (few, _), (more, _) = (mlp._on_device("wine", None, records) for records in (40, 80))
+    assert len(few.x_train) == len(few.y_train) == 40 and len(few.x_valid) == len(more.x_valid) == 60
+    assert np.array_equal(few.x_train, more.x_train[:40])
+    assert curve(part(40), r_to=3) == curve(part(40), r_to=3) != curve(part(80), r_to=3)
+    with pytest.raises(ValueError, match="benchmark.records=119 must be from 1 to 118, the training rows of wine"):
+        part(119)
+
+
 def test_diverged_weights_report_nan_and_not_an_error_of_a_guess() -> None:
     errors = curve(wine(), learning_rate=1e30, init_scale_1=10.0, init_scale_2=10.0)
     assert all(math.isnan(error) for error in errors)
