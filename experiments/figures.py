@@ -35,10 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
 def make(settings: dict[str, str]) -> str:
     """Make the figure; returns its verdict table."""
     from experiments.overrides import composed
-    from experiments.paper import asha_counts, brackets, laboratory, pasha, regret, trace
+    from experiments.paper import asha_counts, brackets, fidelities, laboratory, pasha, regret, trace
     from experiments.paper.context import Context
 
-    kinds = {"regret": regret, "trace": trace, "brackets": brackets, "asha_counts": asha_counts, "pasha": pasha, "laboratory": laboratory}
+    kinds = {"regret": regret, "trace": trace, "brackets": brackets, "asha_counts": asha_counts, "pasha": pasha}
+    kinds |= {"laboratory": laboratory, "fidelities": fidelities}
     name, scale = settings["figure"], settings["scale"]
     spec = _read(name)
     context = Context(

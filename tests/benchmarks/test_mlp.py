@@ -27,6 +27,7 @@ GOOD: dict[str, Any] = dict(
 def small_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mlp, "WIDTHS", (64,))
     monkeypatch.setattr(mlp, "BATCHES", (32,))
+    monkeypatch.setattr(mlp, "OWN_PROGRAM_ROWS", 0)  # wine is small
 
 
 def wine(seed: int = 0) -> MLP:
