@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mfgp.data import Data
+from mfgp.escape import most_promising
 from mfgp.minimise import Minimum, minimise
 from mfgp.posterior import factorise, gram, log_marginal_likelihood_and_grad
 from mfgp.surrogates import Surrogate
@@ -57,27 +58,44 @@ def inverse_information(surrogate: Surrogate, theta: Float[Array, "P"], data: Da
     return jax.scipy.linalg.cho_solve((factorise(information).chol, True), jnp.eye(theta.shape[0], dtype=theta.dtype))
 
 
-def fit(surrogate: Surrogate, data: Data, starts: Float[Array, "S P"], budgets: Int[Array, "S"]) -> Fit:
+def fit(
+    surrogate: Surrogate,
+    data: Data,
+    starts: Float[Array, "S P"],
+    budgets: Int[Array, "B"],
+    key: Array | None = None,
+    initial: Float[Array, "P"] | None = None,
+) -> Fit:
     """The best local minimum from S starts, each with its own budget of evaluations (0: the start is left out).
 
-    Starts run one after the other: in lock step they would batch LAPACK calls (see posterior.py), and all would take as long as the
-    slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
+    Budgets beyond the starts are of escapes: descents from a promising change of the best so far, in turn in one hyperparameter and
+    in many, drawn with `key` around `initial` (see escape.py). All run one after the other: in lock step they would batch LAPACK calls
+    (see posterior.py), and all would take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
+    num_starts = starts.shape[0]
 
-    def one(start: tuple[Float[Array, "P"], Int[Array, ""]]) -> Minimum:
-        theta, budget = start
-        return minimise(
+    def descend(best: Minimum, turn: Int[Array, ""]) -> tuple[Minimum, None]:
+        start = starts[jnp.minimum(turn, num_starts - 1)]
+        if key is not None and initial is not None:
+            start = jax.lax.cond(
+                (turn >= num_starts) & (budgets[turn] > 0),
+                lambda: most_promising(jax.random.fold_in(key, turn), surrogate, best, initial, data, (turn - num_starts) % 2 == 1),
+                lambda: start,
+            )
+        end = minimise(
             lambda t: loss_and_grad(surrogate, t, data),
-            theta,
+            start,
             low,
             high,
-            budget,
+            budgets[turn],
             tolerance=TOLERANCE,
             max_move=MAX_MOVE,
             precondition=lambda t: inverse_information(surrogate, t, data),
         )
+        x, value = (jnp.where(end.value < best.value, new, old) for new, old in ((end.x, best.x), (end.value, best.value)))
+        return Minimum(x, value, best.evaluations + end.evaluations), None
 
-    ends = jax.lax.map(one, (starts, budgets))
-    best = jnp.argmin(ends.value)  # the first of them if all are inf
-    return Fit(ends.x[best], ends.value[best], jnp.sum(ends.evaluations))
+    nothing = Minimum(starts[0], jnp.asarray(jnp.inf, starts.dtype), jnp.zeros((), jnp.int32))
+    best, _ = jax.lax.scan(descend, nothing, jnp.arange(budgets.shape[0]))
+    return Fit(best.x, best.value, best.evaluations)

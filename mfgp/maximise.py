@@ -1,7 +1,7 @@
-"""The maximisation of an acquisition: a screen of all candidates, then local refinement of the best on the box."""
+"""The maximisation of an acquisition: a screen of all candidates, local refinement of the best on the box, moves over neighbours."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,26 +14,42 @@ from mfgp.posterior import Posterior, sample
 
 NUM_REFINED = 16
 REFINEMENTS = 30  # evaluations per refined candidate
+NUM_CLIMBING, CLIMBS = 8, 2  # candidates whose neighbours are scored, and how often
 
 
 class Grid(NamedTuple):
-    """Where valid values lie: an integer coordinate encodes [low - 1/2, high + 1/2], linear or log, onto [0, 1]."""
+    """Where valid values lie: an integer coordinate encodes [low - 1/2, high + 1/2], linear or log, onto [0, 1]; the coordinates of one
+    group (a number from 0) are the one-hot encoding of a category, or its only coordinate, 1/4 or 3/4."""
 
     integer: Bool[Array, "D"]
     log: Bool[Array, "D"]
     low: Float[Array, "D"]  # first and last valid integer
     high: Float[Array, "D"]
+    group: Int[Array, "D"]  # -1: no category
 
 
-def project(x: Float[Array, "*b D"], grid: Grid) -> Float[Array, "*b D"]:
-    """The nearest valid point: integer coordinates move to the encoding of the integer they decode to."""
+def project(x: Float[Array, "*b D"], grid: Grid, step: int = 0) -> Float[Array, "*b D"]:
+    """The nearest valid point: integer coordinates move to the encoding of the integer they decode to, or `step` beyond."""
     low, high = jnp.where(grid.integer, grid.low, 1.0), jnp.where(grid.integer, grid.high, 1.0)
     log = grid.integer & grid.log
     start, stop = (jnp.where(log, jnp.log(jnp.where(log, edge, 1.0)), edge) for edge in (low - 0.5, high + 0.5))
     decoded = start + x * (stop - start)
-    value = jnp.clip(jnp.round(jnp.where(log, jnp.exp(jnp.where(log, decoded, 0.0)), decoded)), low, high)
+    value = jnp.clip(jnp.round(jnp.where(log, jnp.exp(jnp.where(log, decoded, 0.0)), decoded)) + step, low, high)
     encoded = (jnp.where(log, jnp.log(value), value) - start) / (stop - start)
     return jnp.where(grid.integer, encoded, x)
+
+
+def neighbours(x: Float[Array, "D"], moves: Bool[Array, "D"], grid: Grid) -> Float[Array, "E D"]:
+    """The valid points that differ from x in one integer, by one, or in one category; x itself for coordinates that do not move."""
+    size = x.shape[0]
+    each = jnp.eye(size, dtype=bool)
+    same_group = (grid.group[:, None] == grid.group[None]) & (grid.group >= 0)[None]
+    alone = jnp.sum(same_group, axis=1) == 1
+    category = (grid.group >= 0) & moves
+    one_hot = jnp.where(same_group, each.astype(x.dtype), x)
+    switched = jnp.where(alone[:, None], jnp.where(each, 1.0 - x, x), one_hot)
+    steps = [jnp.where(each & (grid.integer & moves), project(x, grid, step), x) for step in (-1, 1)]
+    return jnp.concatenate([jnp.where(category[:, None], switched, steps[0]), steps[1]])
 
 
 class Candidates(NamedTuple):
@@ -50,7 +66,8 @@ def maximise(
     grid: Grid,
     num_returned: int,
 ) -> Candidates:
-    """Score all candidates, refine the best distinct ones over their free coordinates, put the results on the grid, score again.
+    """Score all candidates, refine the best distinct ones over their free numbers, put the results on the grid, score again; then look
+    twice at all neighbours of the best in one free integer or category.
 
     The refined ones come with their starts, so that the caller can fall back on these.
     """
@@ -69,12 +86,22 @@ def maximise(
 
     rows, moves, value = _best_distinct(ordered(candidates), candidates, free, num_returned)
     num_refined = min(NUM_REFINED, rows.shape[0])
-    refined = jax.vmap(descend)(rows[:num_refined], moves[:num_refined])
-    refined = jnp.where(moves[:num_refined], project(refined, grid), rows[:num_refined])
-    everything = jnp.concatenate([refined, rows])
-    values = jnp.concatenate([ordered(refined), value])
+    continuous = moves[:num_refined] & (grid.group < 0)
+    refined = jax.vmap(descend)(rows[:num_refined], continuous)
+    refined = jnp.where(continuous, project(refined, grid), rows[:num_refined])
+    pool = jnp.concatenate([refined, rows]), jnp.concatenate([moves[:num_refined], moves]), jnp.concatenate([ordered(refined), value])
+
+    def climb(_: Any, pool: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
+        best, moves, _ = _best_distinct(pool[2], pool[0], pool[1], NUM_CLIMBING)
+        around = jax.vmap(neighbours, (0, 0, None))(best, moves, grid)
+        around, moves = around.reshape(-1, around.shape[-1]), jnp.repeat(moves, around.shape[1], axis=0)
+        x, free, values = (jnp.concatenate([a, b]) for a, b in zip(pool, (around, moves, ordered(around)), strict=True))
+        return _best_distinct(values, x, free, len(pool[2]))
+
+    discrete = jnp.any(moves & (grid.integer | (grid.group >= 0)))
+    x, moves, value = jax.lax.cond(discrete, lambda: jax.lax.fori_loop(0, CLIMBS, climb, pool), lambda: pool)
     # Once more without repetitions: a start that could not move comes back as it was.
-    rows, _, value = _best_distinct(values, everything, jnp.zeros(everything.shape, bool), num_returned)
+    rows, _, value = _best_distinct(value, x, moves, num_returned)
     return Candidates(rows, value)
 
 

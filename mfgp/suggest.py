@@ -25,7 +25,7 @@ from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelih
 from mfgp.surrogates import Options, Surrogate, random_starts
 
 NUM_RETURNED = 64
-CONTINUOUS, INTEGER, FIXED = 0, 1, 2
+CONTINUOUS, INTEGER, FIXED, CATEGORY = 0, 1, 2, 3
 EXPECTED_IMPROVEMENT = ExpectedImprovement()
 
 
@@ -33,29 +33,36 @@ EXPECTED_IMPROVEMENT = ExpectedImprovement()
 class Space:
     """What local refinement must know of the encoded coordinates.
 
-    kind: 0 continuous, 1 integer, 2 fixed (member of a one-hot group, activity bit: never moved). Integer coordinates encode
-    [low - 1/2, high + 1/2], on a log scale where log is set, onto [0, 1]; low and high of the others are not used.
+    kind: 0 continuous, 1 integer, 2 fixed (an activity bit: never moved), 3 category. Integer coordinates encode
+    [low - 1/2, high + 1/2], on a log scale where log is set, onto [0, 1]; low and high of the others are not used. group numbers the
+    categories: one-hot coordinates share a number, a lone coordinate is 1/4 or 3/4; -1 (the default) elsewhere.
     """
 
     kind: np.ndarray
     log: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    group: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        for name, dtype in (("kind", np.int64), ("log", bool), ("low", np.float64), ("high", np.float64)):
+        if self.group is None:
+            object.__setattr__(self, "group", np.full(len(self.kind), -1))
+        for name, dtype in (("kind", np.int64), ("log", bool), ("low", np.float64), ("high", np.float64), ("group", np.int32)):
             object.__setattr__(self, name, np.asarray(getattr(self, name), dtype))
         integer = self.kind == INTEGER
         if not self.kind.shape == self.log.shape == self.low.shape == self.high.shape or self.kind.ndim != 1:
             raise ValueError("space.kind, log, low and high must be vectors of one length")
-        if not np.all(np.isin(self.kind, (CONTINUOUS, INTEGER, FIXED))):
-            raise ValueError(f"space.kind={self.kind} must consist of 0 (continuous), 1 (integer) and 2 (fixed)")
+        if not np.all(np.isin(self.kind, (CONTINUOUS, INTEGER, FIXED, CATEGORY))):
+            raise ValueError(f"space.kind={self.kind} must consist of 0 (continuous), 1 (integer), 2 (fixed) and 3 (category)")
+        group = np.asarray(self.group)
+        if group.shape != self.kind.shape or np.any((group >= 0) != (self.kind == CATEGORY)):
+            raise ValueError("space.group must number the coordinates of kind 3 (category) from 0, and be -1 elsewhere")
         if np.any(self.low[integer] > self.high[integer]) or np.any(self.low[integer & self.log] < 1):
             raise ValueError("space.low must not exceed space.high for integers, and be at least 1 on a log scale")
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.kind == INTEGER, self.log, self.low, self.high)  # type: ignore[arg-type]
+        return Grid(self.kind == INTEGER, self.log, self.low, self.high, self.group)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Problem(NamedTuple):
     unit: Float[Array, ""]  # standard deviation of the targets at r_acq
     first: Float[Array, "H P"]  # hyperparameters to start from, in the optimiser's coordinates; then, with mcmc, draws to keep
     initial: Float[Array, "P"]  # what fresh starts are drawn around
-    budgets: Int[Array, "F"]  # evaluations of the fit from first[0], initial, and random starts; all 0: first[0] is used as it is
+    budgets: Int[Array, "F"]  # evaluations of the fit from first[0], initial, random starts, escapes; all 0: first[0] is used as it is
     candidates: Float[Array, "C D"]
     free: Bool[Array, "C D"]
     grid: Grid
@@ -108,11 +115,11 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     """The device part."""
     data = problem.data
     root = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
-    start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
+    start_key, fantasy_key, chain_key, draw_key, escape_key = jax.random.split(root, 5)
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
-    fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1)
+    fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1 - surrogate.options.escapes)
     starts = jnp.concatenate([problem.first[:1], fresh])
-    fitted = fit(surrogate, data, starts, problem.budgets)
+    fitted = fit(surrogate, data, starts, problem.budgets, escape_key, problem.initial)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
         chain = partial(draw, chain_key, surrogate.options.mcmc, surrogate, data)
@@ -246,11 +253,11 @@ def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.nda
 
 
 def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -> np.ndarray:
-    """Evaluations per start: the warm one, the initial values, random ones.
+    """Evaluations per start: the warm one, the initial values, random ones; then per escape.
 
-    A warm start alone follows one local optimum for ever, tens of nats behind a better one (an inverse bandwidth that once was tiny has
-    no slope to come back). So fresh starts compete with it: in turn the initial values and random ones; beyond 128 rows, where the
-    optimum moves slowly and evaluations are dear, at every eighth trial.
+    A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
+    it, in turn the initial values and random ones, and escapes start from the best of them; beyond 128 rows, where the optimum moves
+    slowly and evaluations are dear, the former at every eighth trial, the latter at every fourth.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
     if refit and not warm:
@@ -259,7 +266,9 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
         turn, due = (trial, True) if rows <= 128 else (trial // 8, trial % 8 == 0)
         wanted[0] = True
         wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
-    return np.where(wanted, options.max_evaluations, 0).astype(np.int32)
+    escaping = refit and (not warm or rows <= 128 or trial % 4 == 2)
+    each = np.where(wanted, options.max_evaluations, 0)
+    return np.concatenate([each, np.full(options.escapes, escaping * (options.max_evaluations + 1) // 2)]).astype(np.int32)
 
 
 def problem_of(

@@ -54,14 +54,15 @@ class Options:
     targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
-    restarts: int = 2  # starting points of a fit without warm start: the initial values, then random ones
+    restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; beyond 128 rows at every eighth trial
-    max_evaluations: int = 60  # per starting point
+    escapes: int = 2  # descents from changes of the best; beyond 128 rows at every fourth trial
+    max_evaluations: int = 60  # per starting point; half as many per escape
 
     def __post_init__(self) -> None:
         if self.targets not in TARGETS:
             raise ValueError(f"surrogate.targets={self.targets} must be one of {', '.join(TARGETS)}")
-        for name, least in (("restarts", 1), ("warm_restarts", 0), ("max_evaluations", 1)):
+        for name, least in (("restarts", 1), ("warm_restarts", 0), ("escapes", 0), ("max_evaluations", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"surrogate.{name}={getattr(self, name)} must be at least {least}")
 

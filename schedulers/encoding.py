@@ -41,19 +41,21 @@ from scipy.spatial import KDTree
 
 from schedulers.types import Config
 
-CONTINUOUS, INTEGER, FIXED = 0, 1, 2
+CONTINUOUS, INTEGER, FIXED, CATEGORY = 0, 1, 2, 3
 EDGE = 1e-8  # keeps u = 1 inside the cell of the last integer
 MAX_ENUMERATED = 2**20
 
 
 @dataclass(frozen=True)
 class Coordinates:
-    """How the D coordinates of a row may move: `kind` CONTINUOUS, INTEGER (cells between `low` - 1/2 and `high` + 1/2) or FIXED."""
+    """How the D coordinates of a row may move: `kind` CONTINUOUS, INTEGER (cells between `low` - 1/2 and `high` + 1/2), CATEGORY (those
+    of one share a number in `group`, which is -1 elsewhere) or FIXED."""
 
     kind: np.ndarray
     log: np.ndarray
     low: np.ndarray
     high: np.ndarray
+    group: np.ndarray
 
 
 class _Column:
@@ -75,7 +77,7 @@ class _Column:
         self.is_integer = isinstance(hp, IntegerHyperparameter | OrdinalHyperparameter)
         self.width = {0: 1, 1: 0, 2: 1}.get(self.num_categories, self.num_categories)
         self.default = float(hp.to_vector(hp.default_value))
-        kinds = [INTEGER if self.is_integer else CONTINUOUS] if self.num_categories == 0 else [FIXED] * self.width
+        kinds = [INTEGER if self.is_integer else CONTINUOUS] if self.num_categories == 0 else [CATEGORY] * self.width
         self.kinds = kinds + [FIXED] * is_conditional
         self.size = math.inf if isinstance(hp, FloatHyperparameter) else int(hp.size)
 
@@ -171,6 +173,7 @@ class Encoding:
         self.dim = start
         self.num_hyperparameters = sum(column.num_categories != 1 for column in self._columns)
         self.size = math.prod(column.size for column in self._columns)  # an upper bound when there are conditions
+        self._parents = {parent.name for name in conditional for parent in space.parents_of[name]}
         self._conditions = {name: space.parent_conditions_of[name] for name in conditional}
         self._pool: _Pool | None = None
         if members := getattr(space, "pool", None):
@@ -184,9 +187,10 @@ class Encoding:
 
     def coordinates(self) -> Coordinates:
         kind = np.array([k for column in self._columns for k in column.kinds], int)
-        fill = [(c.log, c.low, c.high) if k != FIXED else (False, 0.0, 1.0) for c in self._columns for k in c.kinds]
+        fill = [(c.log, c.low, c.high) if k in (CONTINUOUS, INTEGER) else (False, 0.0, 1.0) for c in self._columns for k in c.kinds]
         log, low, high = (np.array(part) for part in zip(*fill, strict=True))
-        return Coordinates(kind, log.astype(bool), low.astype(float), high.astype(float))
+        group = np.array([c.index if k == CATEGORY else -1 for c in self._columns for k in c.kinds], int)
+        return Coordinates(kind, log.astype(bool), low.astype(float), high.astype(float), group)
 
     def deactivate(self, full: np.ndarray) -> np.ndarray:
         """[n, P] vectors without nan -> the same with nan where the conditions make a hyperparameter inactive.
@@ -281,13 +285,17 @@ class Encoding:
         return self.deactivate(full)
 
     def free(self, vectors: np.ndarray) -> np.ndarray:
-        """[n, D] which coordinates local refinement may move: numbers that are active; none with a pool."""
+        """[n, D] which coordinates may move: numbers and categories that are active; none with a pool.
+
+        Categories on which others depend stay, since a move of theirs would change what else is active.
+        """
         free = np.zeros((len(vectors), self.dim), bool)
         if self._pool is not None:
             return free
         for column in self._columns:
-            if column.kinds and column.kinds[0] != FIXED:
-                free[:, column.start] = ~np.isnan(vectors[:, column.index])
+            if not (column.num_categories and column.hp.name in self._parents):
+                active = ~np.isnan(vectors[:, column.index])
+                free[:, column.start : column.start + column.width] = active[:, None]
         return free
 
     def configs(self, vectors: np.ndarray) -> list[Config]:

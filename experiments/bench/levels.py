@@ -88,5 +88,5 @@ def _resnet(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], 
 
     num = options.epochs or 18
     decay_after = max(1, 3 * num // 4)
-    benchmark = ResNet(_space("resnet"), num, (1, 1, 1), 16, decay_after, "test", data_dir=options.data_dir)
+    benchmark = ResNet(_space("resnet"), num, (1, 1, 1), 16, decay_after, evaluate="test", data_dir=options.data_dir)
     return benchmark, 0.4, float

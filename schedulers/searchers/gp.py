@@ -91,7 +91,7 @@ class GPSearcher:
         self._threshold = self._encoding.num_hyperparameters if threshold is None else threshold
         self._refit_always_below, self._refit_period = refit_always_below, refit_period
         coordinates = self._encoding.coordinates()
-        self._coordinates = mfgp.Space(coordinates.kind, coordinates.log, coordinates.low, coordinates.high)
+        self._coordinates = mfgp.Space(**vars(coordinates))
         self._warm: dict[str, Any] | None = None
         self._num_seen = 0  # observations at the last suggestion
         self._num_skipped = 0  # suggestions with new data since the last fit

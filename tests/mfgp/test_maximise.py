@@ -9,8 +9,47 @@ from tests.mfgp import reference
 from tests.mfgp.test_acquisition import fantasies
 
 
+def grid_of(integer: list, log: list, low: list, high: list, group: list | None = None) -> Grid:
+    """A grid of plain lists; without categories if no group is given."""
+    numbers = (jnp.asarray(end, float) for end in (low, high))
+    return Grid(jnp.asarray(integer, bool), jnp.asarray(log, bool), *numbers, jnp.asarray(group or [-1] * len(low), jnp.int32))
+
+
+def test_neighbours_are_one_integer_or_one_category_away() -> None:
+    #    integer 2..5, float, one of three, one of two, held
+    grid = grid_of([1, 0, 0, 0, 0, 0, 0], [0] * 7, [2, 0, 0, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0, 0], [-1, -1, 7, 7, 7, 3, 1])
+    x = jnp.asarray([0.125, 0.4, 0.0, 1.0, 0.0, 0.25, 0.75])  # 2, 0.4, the second, the first
+    moves = jnp.asarray([True] * 6 + [False])
+    got = {tuple(np.round(row, 6)) for row in np.asarray(maximise.neighbours(x, moves, grid))}
+    rest = (0.25, 0.75)
+    expected = {
+        (0.125, 0.4, 0, 1, 0, *rest),  # itself, where nothing moves
+        (0.375, 0.4, 0, 1, 0, *rest),  # 3
+        (0.125, 0.4, 1, 0, 0, *rest),
+        (0.125, 0.4, 0, 0, 1, *rest),
+        (0.125, 0.4, 0, 1, 0, 0.75, 0.75),
+    }
+    assert got == expected
+
+
+def test_climbing_over_neighbours_reaches_what_the_screen_did_not_contain() -> None:
+    """A separable score over 6 categories of 4: each candidate is wrong in two, and two rounds of moves mend both."""
+    rng = np.random.default_rng(0)
+    best = rng.integers(0, 4, 6)
+    weight = jnp.asarray(np.eye(4)[best].ravel())
+    wrong = np.tile(best, (40, 1))
+    for row in wrong:
+        places = rng.choice(6, 2, replace=False)
+        row[places] = (row[places] + rng.integers(1, 4, 2)) % 4
+    candidates = jnp.asarray(np.eye(4)[wrong].reshape(40, -1))
+    grid = grid_of([0] * 24, [0] * 24, [0] * 24, [0] * 24, list(np.repeat(range(6), 4)))
+    for free, reached in ((True, 6.0), (False, 4.0)):
+        end = maximise.maximise(lambda x: x @ weight, candidates, jnp.full(candidates.shape, free), grid, 16)
+        assert float(end.acquisition[0]) == reached
+
+
 def test_projection_moves_integers_to_the_encoding_of_the_nearest_and_nothing_else() -> None:
-    grid = Grid(jnp.asarray([False, True, True]), jnp.asarray([False, False, True]), jnp.asarray([0.0, 2, 1]), jnp.asarray([0.0, 5, 8]))
+    grid = grid_of([0, 1, 1], [0, 0, 1], [0, 2, 1], [0, 5, 8])
     got = maximise.project(jnp.asarray([[0.37, 0.99, 0.0], [1.0, 0.26, 1.0], [0.0, 0.0, 0.7]]), grid)
     linear = lambda k: (k - 1.5) / 4  # noqa: E731
     log = lambda k: np.log(k / 0.5) / np.log(8.5 / 0.5)  # noqa: E731
@@ -22,7 +61,7 @@ def test_projection_moves_integers_to_the_encoding_of_the_nearest_and_nothing_el
 def test_refinement_improves_on_the_screen_and_respects_what_is_free() -> None:
     rng = np.random.default_rng(4)
     *_, post = fantasies(rng)
-    grid = Grid(jnp.asarray([False, True, False]), jnp.asarray([False] * 3), jnp.asarray([0.0, 1, 0]), jnp.asarray([0.0, 4, 0]))
+    grid = grid_of([0, 1, 0], [0, 0, 0], [0, 1, 0], [0, 4, 0])
     candidates = np.column_stack([rng.uniform(size=300), rng.integers(0, 4, 300) / 4 + 0.125, rng.integers(0, 2, 300)])
     free = np.tile([True, True, False], (300, 1))
     best = acquisition.incumbent(post, jnp.asarray(3))
@@ -46,7 +85,7 @@ def test_repeated_candidates_are_returned_once_before_others() -> None:
     rng = np.random.default_rng(6)
     rows = rng.uniform(size=(5, 2))
     candidates = jnp.asarray(np.concatenate([rows, rows, rows[:2]]))
-    grid = Grid(*(jnp.zeros(2, dtype) for dtype in (bool, bool, float, float)))
+    grid = grid_of([0, 0], [0, 0], [0, 0], [0, 0])
     end = maximise.maximise(lambda x: -x[:, 0], candidates, jnp.zeros(candidates.shape, bool), grid, 10)
     finite = np.asarray(end.x)[np.isfinite(end.acquisition)]
     expected = rows[np.argsort(rows[:, 0])]
