@@ -25,6 +25,7 @@ from mfgp.maximise import Candidates, Grid, maximise
 FIT_ROWS = 1024
 DENSE_ROWS = 2560
 MOST_DENSE_ROWS = 6400  # what needs dense algebra is given it up to here
+NUM_LANDMARKS = 2048
 NUM_EXACT = 32  # candidates whose variance is computed exactly in the end
 
 
@@ -79,7 +80,7 @@ def rows_of(data: Data, seed: tuple[int, int]) -> Rows:
 
 
 def num_landmarks(rows: int) -> int:
-    return min(rows // 2, 1024 if rows <= 10240 else 2048)
+    return min(rows // 2, NUM_LANDMARKS)
 
 
 class Asked(NamedTuple):
