@@ -128,6 +128,11 @@ def _learnt(curves: np.ndarray) -> np.ndarray:
     return curves[:, -1] > 2 * 100 / TASKS["cifar10"]
 
 
+def load_cells(folder: str = "nasbench201", data_dir: str | None = None) -> Cells:
+    """The table, whole. Raises ValueError where there is none, or it is damaged."""
+    return _cells(_find(folder, data_dir))
+
+
 @lru_cache(maxsize=2)
 def _cells(path: Path) -> Cells:
     names = ("val_acc_e200_cifar10_seeds", "val_acc_e200_cifar100_seeds", "val_acc_e200_imagenet16_seeds")
