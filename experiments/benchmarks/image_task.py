@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from experiments.benchmarks import cifar
 from experiments.benchmarks.curve import PRECISIONS, Advance, check_choice, check_counts, check_r_max, compute_dtype, curve, trial_key
-from experiments.benchmarks.images import Data, Hyper, Recipe, State, epoch_program, init_program, shapes
+from experiments.benchmarks.images import Data, Hyper, Recipe, State, augment_program, epoch_program, init_program, shapes
 from schedulers.types import Job, Progress
 
 RESOURCES = ("epochs", "records", "image_size")
@@ -59,9 +59,9 @@ class ImageTask:
         return f"{self.evaluate} error"
 
     def curve(
-        self, job: Job, checkpoint_dir: str | None, owner: str, recipe: Recipe, hyper_at: Callable[[int], Hyper]
+        self, job: Job, checkpoint_dir: str | None, owner: str, recipe: Recipe, hyper_at: Callable[[int], Hyper], trivial: bool = False
     ) -> Iterator[Progress]:
-        """One trial: `hyper_at(r)` are the settings of the pass that reaches r, `owner` its `identity`."""
+        """One trial: `hyper_at(r)` are the settings of the pass that reaches r, `owner` its `identity`; `trivial`: with TrivialAugment."""
 
         def prepare() -> tuple[State, Advance[State]]:
             key, data = trial_key(owner), on_device(self)
@@ -72,9 +72,11 @@ class ImageTask:
             def advance(state: State, r: int) -> tuple[State, float]:
                 epoch = epoch_program(exact, kind, shapes(data), batch, self._size(r))
                 num_records = jax.device_put(np.int32(self._num_records(r, data.train_rows.shape[1])))
-                state, validation = epoch(state, key, jax.device_put(hyper_at(r)), data, num_records)
+                views = augment(key, state.epoch, data, num_records)
+                state, validation = epoch(state, key, jax.device_put(hyper_at(r)), data, views, num_records)
                 return state, float(validation.error) if math.isfinite(float(validation.loss)) else math.nan
 
+            augment = augment_program(shapes(data), trivial)
             init = init_program(exact, kind, len(data.train_rows), data.x.shape[1])
             return init(key, jax.device_put(hyper_at(1))), advance
 

@@ -1,9 +1,10 @@
-"""Training of image classifiers, in Flax and optax, as one pure function per epoch.
+"""Training of image classifiers, in Flax and optax, as two pure functions per epoch: one augments its images, one trains on them.
 
 SGD with momentum and weight decay, random crops and flips (and TrivialAugment, where a network asks for it) made on the device from
 images that stay there. Batches are padded to powers of two; rates, sizes and a network's own settings are traced, so a program is
-compiled once per shape. Every random number is a function of its key and its place in the epoch, so the padding cannot be seen in the
-result but for rounding. Folds of a cross-validation are networks of their own, trained one after the other in the same program.
+compiled once per shape; augmenting is a program of its own because it is the same for all networks. Every random number is a function of
+its key and its place in the epoch, so the padding cannot be seen in the result but for rounding. Folds of a cross-validation are networks
+of their own, trained one after the other in the same program.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from experiments.benchmarks.augment import WORDS, crop_and_flip, trivial_augment
 from experiments.benchmarks.network import Key, Validation, bits_at
-from experiments.compilation import announced
+from experiments.compilation import announced, quick
 
 # Of the pixels of CIFAR-10's training images, in units of 255.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 VALIDATION_BATCH = 250
+AUGMENTED = 250  # images at a time
 
 
 class Hyper(NamedTuple):
@@ -48,6 +50,13 @@ class Data(NamedTuple):
     valid_rows: Int[Array, "F V"]
 
 
+class Views(NamedTuple):
+    """The training images of one epoch in its order, as the networks of each fold are to see them; those past its records are any."""
+
+    x: UInt8[Array, "F N S S 3"]
+    y: Int[Array, "F N"]
+
+
 class State(NamedTuple):
     """All that the next epoch depends on besides key, settings and data; arrays have a leading axis of folds."""
 
@@ -61,7 +70,6 @@ class Recipe(NamedTuple):
     """What fixes a program besides shapes. `network(x, settings, exists, key, rows)` returns logits; exists None: validation."""
 
     network: nn.Module
-    trivial_augment: bool = False
     nesterov: bool = False
     dtype: str = "float32"  # of activations; weights, moments of batch normalisation and losses are float32
 
@@ -79,28 +87,56 @@ def init_state(key: Key, hyper: Hyper, *, recipe: Recipe, folds: int, size: int)
     return lax.map(init, jnp.arange(folds))
 
 
-def train_epoch(
-    state: State, key: Key, hyper: Hyper, data: Data, num_records: Int[Array, ""], *, recipe: Recipe, batch: int, size: int
-) -> tuple[State, Validation]:
-    """One pass over the first `num_records` training rows of each fold, at `size` pixels a side; losses are means over the folds."""
+def augment_epoch(key: Key, epochs: Int[Array, " F"], data: Data, num_records: Int[Array, ""], *, trivial: bool) -> Views:
+    """What the epoch after `epochs` of each fold trains on: its first `num_records` rows, shuffled, cropped and flipped; `trivial`: and
+    one operation of TrivialAugment each."""
 
-    def one(fold: tuple[Array, State, Array, Array]) -> tuple[State, Validation]:
-        index, single, train_rows, valid_rows = fold
-        fold_key = jax.random.fold_in(_typed(key, single.epoch + 1), index)
-        trained = _train(single, fold_key, hyper, data, train_rows, num_records, recipe=recipe, batch=batch, size=size)
+    def one(fold: tuple[Array, Array, Array]) -> Views:
+        index, epoch, train_rows = fold
+        order_key, image_key, _ = _epoch_keys(key, epoch, index)
+        rows = train_rows[_random_order(order_key, len(train_rows), num_records)]
+        together = min(AUGMENTED, len(rows))
+
+        def add(i: Array, x: Array) -> Array:
+            places = jnp.minimum(i * together, len(rows) - together) + jnp.arange(together)
+            words, _ = bits_at(image_key, places, jnp.arange(WORDS))
+            images = crop_and_flip(data.x[rows[places]], words)
+            images = trivial_augment(images, words) if trivial else images
+            return lax.dynamic_update_slice_in_dim(x, images.astype(jnp.uint8), places[0], axis=0)  # exact: they are whole numbers
+
+        empty = jnp.zeros((len(rows), *data.x.shape[1:]), jnp.uint8)
+        return Views(lax.fori_loop(0, (num_records + together - 1) // together, add, empty), data.y[rows])
+
+    views: Views = lax.map(one, (jnp.arange(len(data.train_rows)), epochs, data.train_rows))
+    return views
+
+
+def train_epoch(
+    state: State, key: Key, hyper: Hyper, data: Data, views: Views, num_records: Int[Array, ""], *, recipe: Recipe, batch: int, size: int
+) -> tuple[State, Validation]:
+    """One pass over the first `num_records` of `views` in each fold, at `size` pixels a side; losses are means over the folds."""
+
+    def one(fold: tuple[Array, State, Views, Array]) -> tuple[State, Validation]:
+        index, single, own, valid_rows = fold
+        *_, drop_key = _epoch_keys(key, single.epoch, index)
+        trained = _train(single, drop_key, hyper, own, num_records, recipe=recipe, batch=batch, size=size)
         return trained, _validate(trained, hyper, data, valid_rows, recipe=recipe, size=size)
 
-    folds = (jnp.arange(len(data.train_rows)), state, data.train_rows, data.valid_rows)
+    folds = (jnp.arange(len(data.train_rows)), state, views, data.valid_rows)
     states, validations = lax.map(one, folds)
     return states, Validation(*(jnp.mean(values) for values in validations))
 
 
-def _train(
-    state: State, key: Array, hyper: Hyper, data: Data, train_rows: Array, num_records: Array, *, recipe: Recipe, batch: int, size: int
-) -> State:
-    order = _random_order(key, len(train_rows), num_records)
-    image_key, drop_key = jax.random.split(key)
+def _epoch_keys(key: Key, epoch: Array, fold: Array) -> tuple[Array, Array, Array]:
+    """For the order, the images and the dropout of the epoch after `epoch`."""
+    fold_key = jax.random.fold_in(_typed(key, epoch + 1), fold)
+    image_key, drop_key = jax.random.split(fold_key)
+    return fold_key, image_key, drop_key
 
+
+def _train(
+    state: State, drop_key: Array, hyper: Hyper, views: Views, num_records: Array, *, recipe: Recipe, batch: int, size: int
+) -> State:
     def loss_of(params: Any, stats: Any, x: Array, y: Array, exists: Array, places: Array) -> tuple[Array, Any]:
         variables = {"params": params, "batch_stats": stats}
         logits, updated = recipe.network.apply(variables, x, hyper.network, exists, drop_key, places, mutable=["batch_stats"])
@@ -110,13 +146,9 @@ def _train(
         params, stats, moments = carry
         places = i * hyper.batch_size + jnp.arange(batch)
         exists = (jnp.arange(batch) < hyper.batch_size) & (places < num_records)
-        rows = train_rows[order[jnp.where(exists, places, 0)]]
-        words, _ = bits_at(image_key, places, jnp.arange(WORDS))
-        images = crop_and_flip(data.x[rows], words)
-        if recipe.trivial_augment:
-            images = trivial_augment(images, words)
-        x = jnp.where(exists[:, None, None, None], _prepared(images, size, recipe.dtype), 0)
-        grads, stats = jax.grad(loss_of, has_aux=True)(params, stats, x, data.y[rows], exists, places)
+        rows = jnp.where(exists, places, 0)
+        x = jnp.where(exists[:, None, None, None], _prepared(views.x[rows].astype(jnp.float32), size, recipe.dtype), 0)
+        grads, stats = jax.grad(loss_of, has_aux=True)(params, stats, x, views.y[rows], exists, places)
         updates, moments = _optimiser(hyper, recipe).update(grads, moments, params)
         return optax.apply_updates(params, updates), stats, moments
 
@@ -188,7 +220,7 @@ def shapes(tree: Any) -> Any:
     return jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), tree)
 
 
-KEY = jax.ShapeDtypeStruct((2,), jnp.uint32)
+KEY, NUM_RECORDS = jax.ShapeDtypeStruct((2,), jnp.uint32), jax.ShapeDtypeStruct((), jnp.int32)
 
 
 @lru_cache(maxsize=64)
@@ -198,12 +230,22 @@ def init_program(recipe: Recipe, hyper: Hyper, folds: int, size: int) -> Callabl
         return jax.jit(partial(init_state, recipe=recipe, folds=folds, size=size)).lower(KEY, hyper).compile()
 
 
+@lru_cache(maxsize=4)
+def augment_program(data: Data, trivial: bool) -> Callable[[Key, Array, Data, Array], Views]:
+    """`augment_epoch`, compiled at its first use in this process: the same for all networks."""
+    with announced(f"the augmentation{' (TrivialAugment)' if trivial else ''}"):
+        epochs = jax.ShapeDtypeStruct((len(data.train_rows),), jnp.int32)
+        return quick(jax.jit(partial(augment_epoch, trivial=trivial)).lower(KEY, epochs, data, NUM_RECORDS))
+
+
 @lru_cache(maxsize=64)
 def epoch_program(
     recipe: Recipe, hyper: Hyper, data: Data, batch: int, size: int
-) -> Callable[[State, Key, Hyper, Data, Array], tuple[State, Validation]]:
+) -> Callable[[State, Key, Hyper, Data, Views, Array], tuple[State, Validation]]:
     """`train_epoch`, compiled at its first use in this process; it takes over the memory of the state it is given."""
     with announced(f"the training epoch of {type(recipe.network).__name__}, batch {batch}, {size} pixels"):
         state = jax.eval_shape(partial(init_state, recipe=recipe, folds=len(data.train_rows), size=size), KEY, hyper)
         program = jax.jit(partial(train_epoch, recipe=recipe, batch=batch, size=size), donate_argnums=0)
-        return program.lower(state, KEY, hyper, data, jax.ShapeDtypeStruct((), jnp.int32)).compile()
+        epochs = jax.ShapeDtypeStruct((len(data.train_rows),), jnp.int32)
+        views = jax.eval_shape(partial(augment_epoch, trivial=False), KEY, epochs, data, NUM_RECORDS)
+        return quick(program.lower(state, KEY, hyper, data, views, NUM_RECORDS))

@@ -39,7 +39,10 @@ def domains(stages: int) -> dict[str, Numbers | Choices]:
 
 
 class NAS201:
-    """`edge_0` to `edge_5` are the operations of the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3. `channels`: of the first stage."""
+    """`edge_0` to `edge_5` are the operations of the edges 0-1, 0-2, 1-2, 0-3, 1-3, 2-3.
+
+    `channels`: of the first stage. `task`: settings of the `ImageTask`.
+    """
 
     mode = "min"
 
@@ -50,18 +53,13 @@ class NAS201:
         channels: int = 16,
         cells: int = 5,
         stages: int = 3,
-        folds: int = 1,
-        evaluate: str = "validation",
-        resource: str = "epochs",
-        precision: str = "auto",
-        data_dir: str | None = None,
-        seed: int = 0,
+        **task: Any,
     ) -> None:
         check_counts(channels=channels, cells=cells, stages=stages)
         self.space, self._domains = build_space(space), domains(stages)
         check_space("nas201", self.space, self._domains)
         self.r_max, self.size = r_max, (channels, cells, stages)
-        self._task = ImageTask(r_max, seed, data_dir, folds, 0.5, evaluate, resource, precision)
+        self._task = ImageTask(r_max, valid_share=0.5, **task)
         self.metric_name = self._task.metric_name
 
     def train(self, job: Job, checkpoint_dir: str | None) -> Iterator[Progress]:
@@ -76,6 +74,6 @@ class NAS201:
             rate = values["learning_rate"] * (1 + math.cos(math.pi * (r - 1) / self.r_max)) / 2
             return arguments(rate, MOMENTUM, values["weight_decay"], values["batch_size"], rates)
 
-        recipe = Recipe(CellNetwork(operations, *self.size), trivial_augment=values["trivial_augment"], nesterov=True)
+        recipe = Recipe(CellNetwork(operations, *self.size), nesterov=True)
         owner = identity("nas201", list(self.size), self._task.identity(), sorted(values.items()))
-        return self._task.curve(job, checkpoint_dir, owner, recipe, hyper_at)
+        return self._task.curve(job, checkpoint_dir, owner, recipe, hyper_at, trivial=values["trivial_augment"])

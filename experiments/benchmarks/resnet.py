@@ -64,7 +64,10 @@ class ResidualNetwork(nn.Module):
 
 
 class ResNet:
-    """`blocks` and `width` are the network's size: [2, 2, 2, 2] and 64 make the ResNet-18 for CIFAR, [1, 1, 1] and 16 one for a CPU."""
+    """`blocks` and `width` are the network's size: [2, 2, 2, 2] and 64 make the ResNet-18 for CIFAR, [1, 1, 1] and 16 one for a CPU.
+
+    `task`: settings of the `ImageTask`.
+    """
 
     mode = "min"
 
@@ -75,18 +78,14 @@ class ResNet:
         blocks: Sequence[int] = (2, 2, 2, 2),
         width: int = 64,
         decay_after: int = 25,
-        evaluate: str = "validation",
-        resource: str = "epochs",
-        precision: str = "auto",
-        data_dir: str | None = None,
-        seed: int = 0,
+        **task: Any,
     ) -> None:
         self.space = build_space(space)
         check_space("resnet", self.space, DOMAINS)
         check_counts(width=width, decay_after=decay_after, blocks=len(blocks), **{f"blocks[{i}]": num for i, num in enumerate(blocks)})
         self.r_max, self.decay_after = r_max, decay_after
         self._network = ResidualNetwork(tuple(blocks), width)
-        self._task = ImageTask(r_max, seed, data_dir, evaluate=evaluate, resource=resource, precision=precision)
+        self._task = ImageTask(r_max, **task)
         self.metric_name = self._task.metric_name
 
     def train(self, job: Job, checkpoint_dir: str | None) -> Iterator[Progress]:

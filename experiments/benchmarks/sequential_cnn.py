@@ -101,26 +101,19 @@ def _max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
 
 
 class SequentialCNN:
-    """Conditions of the space may deactivate `channels_2` to `channels_4`; a layer beyond `num_layers` is not built."""
+    """Conditions of the space may deactivate `channels_2` to `channels_4`; a layer beyond `num_layers` is not built.
+
+    `task`: settings of the `ImageTask`.
+    """
 
     mode = "min"
 
-    def __init__(
-        self,
-        space: Any,
-        r_max: int = 20,
-        folds: int = 1,
-        evaluate: str = "validation",
-        resource: str = "epochs",
-        precision: str = "auto",
-        data_dir: str | None = None,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, space: Any, r_max: int = 20, **task: Any) -> None:
         self.space = build_space(space)
         check_space("sequential_cnn", self.space, DOMAINS, conditional=CHANNELS[1:])
         self._check_conditions()
         self.r_max = r_max
-        self._task = ImageTask(r_max, seed, data_dir, folds, 0.5, evaluate, resource, precision)
+        self._task = ImageTask(r_max, valid_share=0.5, **task)
         self.metric_name = self._task.metric_name
 
     def train(self, job: Job, checkpoint_dir: str | None) -> Iterator[Progress]:

@@ -1,6 +1,7 @@
 """Compile time is counted, and the persistent cache is recognised, from JAX's own events."""
 
 import logging
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -55,3 +56,14 @@ def test_a_notice_says_before_and_after_what_is_compiled(caplog: pytest.LogCaptu
         jax.jit(lambda x: jnp.cos(x) * 41.5)(jnp.ones(5))
     assert caplog.messages[1].startswith(("compiled in ", "taken from the compilation cache in "))
     assert caplog.records[1].compile_seconds > 0
+
+
+def test_a_program_is_compiled_quickly_and_all_the_same_where_xla_lacks_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = jax.jit(lambda x: jnp.sin(x) * 2.5).lower(jax.ShapeDtypeStruct((3,), jnp.float32))
+    asked = []
+    compile_ = type(lowered).compile
+    monkeypatch.setattr(type(lowered), "compile", lambda self, **options: asked.append(options) or compile_(self, **options))
+    for options in (compilation.QUICK, {**compilation.QUICK, "xla_no_such_option": 1}):
+        monkeypatch.setattr(compilation, "QUICK", options)
+        assert float(compilation.quick(lowered)(jnp.ones(3, jnp.float32))[0]) == pytest.approx(2.5 * math.sin(1))
+    assert [bool(options) for options in asked] == [True, True, False]

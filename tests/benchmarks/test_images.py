@@ -59,7 +59,8 @@ def trained(recipe: images.Recipe, hyper: images.Hyper, data: images.Data, batch
     losses = []
     for _ in range(epochs):
         epoch = images.epoch_program(recipe, images.shapes(hyper), images.shapes(data), batch, size)
-        state, validation = epoch(state, key, jax.device_put(hyper), data, num_records)
+        views = images.augment_program(images.shapes(data), False)(key, state.epoch, data, num_records)
+        state, validation = epoch(state, key, jax.device_put(hyper), data, views, num_records)
         losses.append(float(validation.loss))
     return jax.device_get(state), losses
 
@@ -97,6 +98,25 @@ def test_the_first_records_alone_are_trained_on() -> None:
     others = data._replace(x=jax.device_put(np.concatenate([data.x[:16], 255 - data.x[16:24], data.x[24:]])))
     partly, unseen, changed = (trained(recipe, hyper, d, 8, 1, num_records=n)[1] for d, n in ((data, 16), (others, 16), (others, 24)))
     assert partly == unseen != changed
+
+
+@pytest.mark.parametrize("trivial", [False, True])
+def test_an_epochs_views_are_its_images_shuffled_and_augmented_one_by_one(trivial: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In chunks, of which the last overlaps; here each image alone, from the draws of its place. What is past the records is not made."""
+    monkeypatch.setattr(images, "AUGMENTED", 4)
+    data, key, num_records = data_of(10, 4), np.array([3, 4], np.uint32), 6
+    views = jax.jit(lambda: images.augment_epoch(key, jnp.array([2]), data, jnp.int32(num_records), trivial=trivial))()
+    order_key, image_key, _ = images._epoch_keys(key, jnp.int32(2), jnp.int32(0))
+    order = images._random_order(order_key, 10, jnp.int32(num_records))
+    assert sorted(np.asarray(order)[:num_records]) == list(range(num_records))
+    np.testing.assert_array_equal(views.y[0], data.y[order])
+    for place in range(num_records):
+        words, _ = images.bits_at(image_key, jnp.array([place]), jnp.arange(augment.WORDS))
+        image = augment.crop_and_flip(data.x[order[place]][None], words)
+        expected = augment.trivial_augment(image, words) if trivial else image
+        # A rounding may fall on either side, and where an image is rotated move a pixel.
+        assert np.mean(np.asarray(views.x[0, place], float) != expected[0]) <= (0.01 if trivial else 0)
+    assert not np.asarray(views.x[0, 8:]).any()
 
 
 @pytest.mark.parametrize("resource", ["records", "image_size"])
