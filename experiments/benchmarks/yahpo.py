@@ -99,23 +99,19 @@ class Yahpo:
 
     def train(self, job: Job, checkpoint_dir: str | None = None) -> Iterator[Progress]:
         """The stretch of the curve that `job` asks for, with the seconds of each epoch."""
-        elapsed, r = self._elapsed(job), job.r_from
+        curve = self._until(job.config, max(job.r_from, 1))
+        before = float(curve[0, job.r_from - 1]) if job.r_from else 0.0
         for r in range(job.r_from + 1, job.r_to + 1):
-            now, metric = self._point(job.config, r)
-            yield Progress(r, metric, now - elapsed)
-            elapsed = now
+            if r > curve.shape[1]:
+                curve = self._until(job.config, r)
+            elapsed, metric = curve[:, r - 1].tolist()
+            yield Progress(r, metric, elapsed - before)
+            before = elapsed
 
     def curve(self, config: Config) -> tuple[Float64[np.ndarray, " R"], Float64[np.ndarray, " R"]]:
         """Metric and elapsed seconds at 1..r_max."""
         elapsed, metrics = self._until(config, self.r_max)[:, : self.r_max]
         return metrics, elapsed
-
-    def _elapsed(self, job: Job) -> float:
-        return self._point(job.config, job.r_from)[0] if job.r_from else 0.0
-
-    def _point(self, config: Config, r: int) -> tuple[float, float]:
-        elapsed, metric = self._until(config, r)[:, r - 1]
-        return float(elapsed), float(metric)
 
     def _until(self, config: Config, r: int) -> Float64[np.ndarray, "2 R"]:
         """Elapsed seconds and metric at 1..R, with R >= r."""

@@ -157,3 +157,17 @@ def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "yahpo" / "lcbench" / "model.onnx").write_bytes(struct.pack("<i", 0))
     with pytest.raises(ValueError, match=r"lcbench lacks config_space.json, encoding.json"):
         Yahpo(task=3945, data_dir=str(tmp_path))
+
+
+@real_files
+@pytest.mark.parametrize("scenario", ["lcbench", "nb301"])
+def test_the_plan_of_a_network_gives_what_its_nodes_give_one_by_one(scenario: str) -> None:
+    network = Network(Path(str(DATA), "yahpo", scenario, "model.onnx"))
+    benchmark = Yahpo(scenario, task=168331 if scenario == "lcbench" else None, data_dir=DATA)
+    num_categories, num_numbers = len(benchmark._names.categorical), len(benchmark._names.continuous)
+    rng = np.random.default_rng(0)
+    for rows in (1, 2, 3, 18):
+        numbers = rng.uniform(0.1, 1.0, (rows, num_numbers)).astype(np.float32)
+        arguments = {"x_cat": rng.integers(0, 3, (rows, num_categories)).astype(np.int32), "x_cont": numbers}
+        expected = network.interpret(arguments)[network.outputs[0]]
+        np.testing.assert_allclose(network(arguments), expected, rtol=1e-4, atol=1e-6)
