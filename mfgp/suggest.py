@@ -22,6 +22,7 @@ from mfgp.large import FIT_ROWS, Asked, choose, plan, rows_of, sample
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
 from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelihood
+from mfgp.precision import precision_of
 from mfgp.surrogates import Options, Surrogate, random_starts
 
 NUM_RETURNED = 64
@@ -172,7 +173,7 @@ def suggest(
     starts the fit, or is used as it is if not `refit`. Coordinates of a candidate move only where `free`. pending_size is what the
     pending evaluations are padded to: one size per study keeps it at one compilation per bucket of n.
     """
-    with jax.enable_x64(True):
+    with precision_of(surrogate):
         problem = problem_of(
             surrogate,
             seed=seed,
@@ -257,7 +258,7 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
 
     A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
     it, in turn the initial values and random ones, and escapes start from the best of them; beyond 128 rows, where the optimum moves
-    slowly and evaluations are dear, the former at every eighth trial, the latter at every fourth.
+    slowly and evaluations are dear, the former at every eighth trial, the latter at every fourth, and half as many from 65 rows on.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
     if refit and not warm:
@@ -267,8 +268,9 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
         wanted[0] = True
         wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
     escaping = refit and (not warm or rows <= 128 or trial % 4 == 2)
-    each = np.where(wanted, options.max_evaluations, 0)
-    return np.concatenate([each, np.full(options.escapes, escaping * (options.max_evaluations + 1) // 2)]).astype(np.int32)
+    num_escapes = escaping * (options.escapes if rows <= 64 else (options.escapes + 1) // 2)
+    escapes = np.where(np.arange(options.escapes) < num_escapes, (options.max_evaluations + 1) // 2, 0)
+    return np.concatenate([np.where(wanted, options.max_evaluations, 0), escapes]).astype(np.int32)
 
 
 def problem_of(
@@ -288,7 +290,7 @@ def problem_of(
     refit: bool = True,
     pending_size: int = 8,
 ) -> Problem:
-    """The host part of `suggest`: check, transform, pad. To be called in the scope of jax.enable_x64."""
+    """The host part of `suggest`: check, transform, pad. To be called in the scope of precision_of."""
     x, r, y, pending_x, pending_r, candidates = (np.asarray(a, np.float64) for a in (x, r, y, pending_x, pending_r, candidates))
     free = np.asarray(free, bool)
     d = space.kind.shape[0]

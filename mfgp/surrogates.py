@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from mfgp import kernels
 from mfgp.data import TARGETS, Inputs
+from mfgp.precision import PRECISIONS
 from mfgp.tfp import tfb, tfd
 
 
@@ -51,15 +52,18 @@ class Parameter:
 class Options:
     """How a surrogate sees its targets and is fitted."""
 
+    precision: str = "float64"  # or "float32": see precision.py
     targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; beyond 128 rows at every eighth trial
-    escapes: int = 2  # descents from changes of the best; beyond 128 rows at every fourth trial
+    escapes: int = 4  # descents from changes of the best; half as many beyond 64 rows, and beyond 128 at every fourth trial
     max_evaluations: int = 60  # per starting point; half as many per escape
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"surrogate.precision={self.precision} must be one of {', '.join(PRECISIONS)}")
         if self.targets not in TARGETS:
             raise ValueError(f"surrogate.targets={self.targets} must be one of {', '.join(TARGETS)}")
         for name, least in (("restarts", 1), ("warm_restarts", 0), ("escapes", 0), ("max_evaluations", 1)):
