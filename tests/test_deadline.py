@@ -1,11 +1,13 @@
 """The watchdog: a searcher that fails or hangs costs a random draw, and compiling ahead costs nothing."""
 
 import threading
+from functools import partial
 
 import pytest
 
 from experiments.deadline import Deadline
 from schedulers.asha import AsyncHyperband
+from schedulers.pasha import Pasha
 from schedulers.searchers.random import RandomSearcher
 from schedulers.types import Proposal, Report
 from tests.test_asha import Numbered
@@ -180,9 +182,13 @@ def test_the_slot_foreseen_is_the_one_that_is_asked_for():
             self.slot = slot
             return super().suggest(history, slot)
 
-    for law in ("drawn", "parallel"):
+    for make in (
+        partial(AsyncHyperband, brackets=4, bracket_law="drawn"),
+        partial(AsyncHyperband, brackets=4, bracket_law="parallel"),
+        Pasha,
+    ):
         searcher = Remembers()
-        scheduler = AsyncHyperband(searcher, r_min=1, r_max=27, brackets=4, bracket_law=law)
+        scheduler = make(searcher, r_min=1, r_max=27)
         for _ in range(20):
             foreseen = scheduler.next_slot()
             scheduler.ask()
