@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from experiments.code import commit
 from schedulers.types import Benchmark, Event, Job, Recording
 
 EVENTS = pa.schema(
@@ -85,6 +86,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) ->
     done = time.perf_counter()
     meta = {
         "seed": seed,
+        "commit": commit(),
         "r_max": parts.benchmark.r_max,
         "levels": list(parts.levels),
         "workers": parts.num_workers,
@@ -161,7 +163,16 @@ def run_grid(
             for number, future in enumerate(as_completed(futures), 1):
                 future.result()
                 _progress(say, number, len(todo), began)
-    return {study: load(study, store) for study in wanted}
+    tables = {study: load(study, store) for study in wanted}
+    others = sorted({made_by(table) for table in tables.values()} - {commit()})
+    if others:
+        say(f"some of these studies were made by other code ({', '.join(others)}; this is {commit()}): remove {store} to compute them anew")
+    return tables
+
+
+def made_by(table: pa.Table) -> str:
+    """The commit that a stored study was computed by (see `code.commit`)."""
+    return str(metadata(table).get("commit", "unknown"))
 
 
 def is_stored(study: Study, store: Path) -> bool:

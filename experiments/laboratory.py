@@ -17,11 +17,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Bool, Float, Float64, Int
 from scipy.stats import norm, spearmanr
 
-from experiments.overrides import composed
+from experiments.overrides import composed, made
 from mfgp.query import Known, believe, learn
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend
@@ -95,7 +94,7 @@ def record(name: str, benchmark: Benchmark, *, trials: int, brackets: int, seed:
 
 def surrogate_of(name: str) -> Any:
     """The surrogate of conf/surrogate/<name>.yaml."""
-    return instantiate(composed([f"surrogate={name}"]).surrogate)
+    return made(composed([f"surrogate={name}"]).surrogate)
 
 
 def folds(trace: Trace) -> list[Int[np.ndarray, " k"]]:

@@ -11,10 +11,9 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from hydra.utils import instantiate
-
 import mfgp
 from experiments.grid import simulate
+from experiments.overrides import made
 from schedulers.searchers.gp import Request
 
 Answer = TypeVar("Answer")
@@ -93,7 +92,7 @@ def simulate_together(cfg: Any, seeds: Sequence[int], width: int) -> list[Any]:
     """`grid.simulate` of each seed, at most `width` in lock step at a time on the device."""
     if "num_fantasies" not in cfg.searcher or "acquisition" not in cfg.searcher:
         raise ValueError(f"lock step is for searcher=gp and its relatives: {cfg.searcher._target_} asks no model in this way")
-    surrogate, acquisition = instantiate(cfg.searcher.surrogate), instantiate(cfg.searcher.acquisition)
+    surrogate, acquisition = made(cfg.searcher.surrogate), made(cfg.searcher.acquisition)
 
     def answer_all(requests: list[Request]) -> list[mfgp.Suggestion]:
         arguments = [request.arguments for request in requests]

@@ -5,6 +5,7 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
+from hydra.utils import instantiate
 from omegaconf.errors import OmegaConfBaseException
 
 from experiments.cli import CONFIG_DIR
@@ -17,3 +18,8 @@ def composed(overrides: Sequence[str]) -> Any:
             return compose("main", list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(f"{' '.join(overrides)}: {' '.join(str(error).split())}") from error
+
+
+def made(node: Any) -> Any:
+    """The object that a part of a composed configuration describes."""
+    return instantiate(node)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,7 +15,8 @@ import pyarrow.parquet as pq
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.grid import Study, run_grid
+from experiments.code import commit
+from experiments.grid import Study, made_by, run_grid
 from experiments.plots import STYLE
 
 Scale = Literal["smoke", "paper"]
@@ -46,12 +46,15 @@ class Context:
     tasks: Mapping[str, Any]
     methods: Mapping[str, Sequence[str]]
     say: Callable[[str], None] = print
+    made_by: set[str] = field(default_factory=set)  # the commits of the studies that were used
 
     def num_seeds(self, of_paper: int = 30) -> int:
         return self.seeds or (2 if self.scale == "smoke" else of_paper)
 
     def run(self, studies: Sequence[Study]) -> dict[Study, pa.Table]:
-        return run_grid(studies, self.store, self.compose, self.processes, self.say)
+        tables = run_grid(studies, self.store, self.compose, self.processes, self.say)
+        self.made_by.update(map(made_by, tables.values()))
+        return tables
 
     def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:
         """The study of a method on a task until `seconds`; `more` are further overrides, which win."""
@@ -70,7 +73,7 @@ class Context:
 
     def write_data(self, table: pa.Table, meta: Mapping[str, Any]) -> None:
         """The numbers behind the picture, with how they came about."""
-        about = {"figure": self.name, "scale": self.scale, "commit": _commit(), **meta}
+        about = {"figure": self.name, "scale": self.scale, "commit": commit(), "studies": sorted(self.made_by), **meta}
         pq.write_table(table.replace_schema_metadata({"figure": json.dumps(about)}), self.path("data", "parquet"), compression="zstd")
 
     def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str]) -> str:
@@ -94,8 +97,3 @@ def heading(title: str, inches: float) -> str:
     """The title over a picture of this width: what stands in for what on lines of its own."""
     lines = [line for part in title.split(" — ") for line in textwrap.wrap(part, int(16 * inches))]
     return "\n".join(lines)
-
-
-def _commit() -> str:
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    return found.stdout.strip() or "unknown"

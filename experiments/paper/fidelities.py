@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pyarrow as pa
-from hydra.utils import instantiate
 from jaxtyping import Float64
 from matplotlib.figure import Figure
 from scipy.stats import rankdata
 
 from experiments.benchmarks.blackbox import Blackbox
+from experiments.overrides import made
 from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from schedulers.encoding import Encoding
@@ -59,7 +59,7 @@ def _values(line: Mapping[str, Any], num: int, context: Context) -> tuple[list[f
         shared = min(table.pool_size for table in tables.values())  # a longer design begins with a shorter one
         columns = [[tables[n].curve(row)[0][-1] for row in range(shared)] for n in sorted(tables)]
         return [n / total for n in sorted(tables)], np.array(columns).T
-    benchmark = instantiate(context.compose(line["overrides"]).benchmark)
+    benchmark = made(context.compose(line["overrides"]).benchmark)
     resources = [r for r in (ETA**k for k in range(12)) if r < benchmark.r_max] + [benchmark.r_max]
     return [r / benchmark.r_max for r in resources], _curves(benchmark, num)[:, np.array(resources) - 1]
 

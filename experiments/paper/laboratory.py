@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pyarrow as pa
-from hydra.utils import instantiate
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from experiments import laboratory
 from experiments.laboratory import Band, Prediction, Trace
+from experiments.overrides import made
 from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 
@@ -46,7 +46,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     for number in chosen:
         of = spec["traces"][number]
         trials = 30 if is_smoke else of.get("trials", spec["trials"])
-        benchmark = instantiate(context.compose(of["overrides"]).benchmark)
+        benchmark = made(context.compose(of["overrides"]).benchmark)
         trace = laboratory.record(of["name"], benchmark, trials=trials, brackets=of.get("brackets", 4))
         work += [(trace, name) for name in names]
     context.say(f"{len(work)} pairs of trace and surrogate")

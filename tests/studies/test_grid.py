@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 import pytest
 
 from experiments import grid
+from experiments.code import commit
 from experiments.grid import Study, incumbents, metadata, run_grid
 from experiments.overrides import composed
 
@@ -34,6 +35,15 @@ def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
     others = [Study(HYPERBAND, 0), study, Study(HALVING, 1)]
     together = run_grid(others, tmp_path / "together", composed, processes=2, say=lambda _: None)[study]
     assert alone.equals(together)
+
+
+def test_a_study_of_other_code_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study, said = Study(HALVING, 0), list[str]()
+    assert grid.made_by(run_grid([study], tmp_path, composed, say=said.append)[study]) == commit()
+    assert not any("other code" in line for line in said)
+    monkeypatch.setattr(grid, "commit", lambda: "123456789abc")
+    run_grid([study], tmp_path, composed, say=said.append)
+    assert f"made by other code ({commit()}; this is 123456789abc)" in said[-1]
 
 
 def test_events_add_up(tmp_path: Path) -> None:
