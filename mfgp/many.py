@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 from mfgp.acquisition import Acquisition
+from mfgp.large import FIT_ROWS
+from mfgp.precision import precision_of
 from mfgp.suggest import EXPECTED_IMPROVEMENT, Problem, Space, Suggestion, compute, conclude, problem_of, suggest
 from mfgp.surrogates import Surrogate
 
@@ -41,10 +43,13 @@ def in_lock_step(
 ) -> list[Suggestion]:
     """`suggest_many` on an accelerator. On a CPU it is slow (LAPACK calls in a batch), and with jax 0.10 may hang."""
     answers: dict[int, Suggestion] = {}
-    with jax.enable_x64(True):
+    with precision_of(surrogate):
         problems = [problem_of(surrogate, **request) for request in requests]
         groups: dict[Any, list[int]] = {}
         for i, problem in enumerate(problems):
+            if len(problem.data.y) > FIT_ROWS:  # one alone is work enough
+                answers[i] = suggest(surrogate, **requests[i], num_fantasies=num_fantasies, acquisition=acquisition)
+                continue
             groups.setdefault(tuple(np.shape(leaf) for leaf in jax.tree.leaves(problem)), []).append(i)
         for members in groups.values():
             for start in range(0, len(members), width):
@@ -85,7 +90,7 @@ def precompile(
     suggest(
         surrogate,
         seed=(0, 0),
-        x=np.full((n, d), 0.5),
+        x=np.broadcast_to(np.linspace(0.0, 1.0, n)[:, None], (n, d)),  # no configuration twice: nothing to collapse
         r=np.resize(levels, n),
         y=np.arange(n, dtype=float),
         pending_x=np.zeros((0, d)),

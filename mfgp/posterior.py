@@ -17,7 +17,7 @@ from mfgp.data import Data, Inputs
 from mfgp.kernels import Process
 
 # Jitter in units of max(1, mean variance): none, then growing by tens until the factor is finite.
-JITTERS = (0.0, *(10.0**k for k in range(-10, 0)))
+JITTERS = {jnp.dtype("float64"): (0.0, *(10.0**k for k in range(-10, 0))), jnp.dtype("float32"): (0.0, *(10.0**k for k in range(-6, 0)))}
 
 
 class Factor(NamedTuple):
@@ -27,7 +27,7 @@ class Factor(NamedTuple):
 
 def factorise(matrix: Float[Array, "N N"]) -> Factor:
     """Cholesky factor of `matrix` plus the least jitter of the ladder that makes it finite."""
-    ladder = jnp.asarray(JITTERS, matrix.dtype) * jnp.maximum(1.0, jnp.mean(jnp.diagonal(matrix)))
+    ladder = jnp.asarray(JITTERS[matrix.dtype], matrix.dtype) * jnp.maximum(1.0, jnp.mean(jnp.diagonal(matrix)))
 
     def attempt(state: tuple[Float[Array, "N N"], Int[Array, ""]]) -> tuple[Float[Array, "N N"], Int[Array, ""]]:
         _, tried = state
@@ -37,7 +37,7 @@ def factorise(matrix: Float[Array, "N N"]) -> Factor:
 
     def failed(state: tuple[Float[Array, "N N"], Int[Array, ""]]) -> Any:
         chol, tried = state
-        return (tried == 0) | ((tried < len(JITTERS)) & ~jnp.isfinite(jnp.sum(jnp.diagonal(chol))))
+        return (tried == 0) | ((tried < len(ladder)) & ~jnp.isfinite(jnp.sum(jnp.diagonal(chol))))
 
     chol, tried = jax.lax.while_loop(failed, attempt, (jnp.zeros_like(matrix), jnp.zeros((), jnp.int32)))
     return Factor(chol, ladder[tried - 1])

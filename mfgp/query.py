@@ -17,6 +17,7 @@ from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, bucket, pad
 from mfgp.fit import fit
 from mfgp.posterior import condition, fantasise, predict, sample
+from mfgp.precision import precision_of
 from mfgp.surrogates import Surrogate, random_starts
 
 MIN_QUERIES = 64
@@ -50,7 +51,7 @@ class _Problem(NamedTuple):
 
 def learn(surrogate: Surrogate, seed: tuple[int, int], known: Known) -> dict[str, Any]:
     """Hyperparameters fitted to the observations, without a warm start: a function of the arguments alone."""
-    with jax.enable_x64(True):
+    with precision_of(surrogate):
         problem, levels = _prepare(surrogate, seed, known, np.ones(len(known.y), bool), known.x[:1], known.r[:1], None)
         theta = np.asarray(jax.device_get(_fit(surrogate, problem)))
     return surrogate.readable(theta, known.x.shape[1], levels, len(problem.query.levels))
@@ -68,8 +69,8 @@ def believe(
     num_fantasies: int = 20,
 ) -> Belief:
     """The belief at (query_x, query_r). Of the observations only those in the mask `used` count."""
-    problem, _ = _prepare_in_64(surrogate, seed, known, used, query_x, query_r, hyperparameters)
-    with jax.enable_x64(True):
+    problem, _ = _prepare_in_precision(surrogate, seed, known, used, query_x, query_r, hyperparameters)
+    with precision_of(surrogate):
         mean, std = jax.device_get(_believe(surrogate, num_fantasies, problem))
     return Belief(np.asarray(mean)[:, : len(query_r)], np.asarray(std)[: len(query_r)])
 
@@ -86,8 +87,8 @@ def draw(
     used: np.ndarray | None = None,
 ) -> np.ndarray:
     """[num, M] joint draws of the noise-free function at the queries; pending evaluations are left out."""
-    problem, _ = _prepare_in_64(surrogate, seed, known, used, query_x, query_r, hyperparameters)
-    with jax.enable_x64(True):
+    problem, _ = _prepare_in_precision(surrogate, seed, known, used, query_x, query_r, hyperparameters)
+    with precision_of(surrogate):
         draws = jax.device_get(_draw(surrogate, num, problem))
     return np.asarray(draws).T[:, : len(query_r)]
 
@@ -136,7 +137,7 @@ def _draw(surrogate: Surrogate, num: int, problem: _Problem) -> Float[Array, "M 
     return sample(key, observed, problem.query, num)[0]
 
 
-def _prepare_in_64(
+def _prepare_in_precision(
     surrogate: Surrogate,
     seed: tuple[int, int],
     known: Known,
@@ -146,7 +147,7 @@ def _prepare_in_64(
     hyperparameters: Mapping[str, Any],
 ) -> tuple[_Problem, np.ndarray]:
     used = np.ones(len(known.y), bool) if used is None else np.asarray(used, bool)
-    with jax.enable_x64(True):
+    with precision_of(surrogate):
         return _prepare(surrogate, seed, known, used, query_x, query_r, hyperparameters)
 
 
