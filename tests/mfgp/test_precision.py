@@ -72,7 +72,7 @@ def test_other_entries_take_single_precision_too() -> None:
         assert np.array_equal(suggestion.x, mfgp.suggest(SINGLE, **request, num_fantasies=5).x)
     p = problem(40)
     known = query.Known(p["x"], p["r"], p["y"], p["pending_x"][:0], p["pending_r"][:0], 4)
-    warm, at = many[0].hyperparameters, np.full(200, p["r_acq"])
+    warm, at = many[0].hyperparameters | {"noise": 1e-3}, np.full(200, p["r_acq"])
     single, double = (query.believe(surrogate, warm, (0, 0), known, p["candidates"], at) for surrogate in (SINGLE, DOUBLE))
     assert np.max(np.abs(single.mean - double.mean) / double.std) < 0.01
 
