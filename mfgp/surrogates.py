@@ -157,6 +157,7 @@ class Surrogate:
 
 
 NOISE = Parameter("noise", 1e-3, 1e-9, 1e6, (tfd.Gamma, 0.1, 1.0))
+NOISE_IN_SINGLE = 1e-4  # below, rounding outweighs the noise: means off by many standard deviations (docs/surrogates.md)
 SCALE = Parameter("scale", 1.0, 1e-3, 1e3, (tfd.LogNormal, 0.0, 1.0))
 BANDWIDTH = Parameter("inverse_bandwidth", 1.0, 1e-4, 100.0, per=("coordinate",))
 RESOURCE_BANDWIDTH = Parameter("resource_inverse_bandwidth", 1.0, 1e-4, 100.0)
@@ -180,6 +181,8 @@ def _make(family: Any, parameters: tuple[Parameter, ...], options: Options) -> S
     if options.input_warping:
         warps = (Parameter(name, 1.0, 0.25, 4.0, WARP, per=("coordinate",)) for name in ("input_warp_a", "input_warp_b"))
         family, parameters = _WarpsInputs(family), (*parameters, *warps)
+    if options.precision == "float32":
+        parameters = tuple(replace(p, low=NOISE_IN_SINGLE) if p.name == NOISE.name else p for p in parameters)
     return Surrogate(family, parameters, options)
 
 

@@ -52,6 +52,7 @@ def test_a_fit_and_a_choice_in_single_precision_are_nearly_as_good() -> None:
     at_singles = mfgp.suggest(DOUBLE, **arguments, **held)
     assert at_singles.loss < double.loss + 0.1
     np.testing.assert_allclose(single.loss, at_singles.loss, atol=0.05)
+    assert single.hyperparameters["noise"] >= 0.99e-4  # what single precision can tell
     there = arguments | dict(candidates=np.repeat(single.x[:1], 200, 0), free=np.zeros((200, 3), bool))
     assert mfgp.suggest(DOUBLE, **there, **held).acquisition[0] > at_singles.acquisition[0] - 0.02
 
@@ -72,9 +73,9 @@ def test_other_entries_take_single_precision_too() -> None:
         assert np.array_equal(suggestion.x, mfgp.suggest(SINGLE, **request, num_fantasies=5).x)
     p = problem(40)
     known = query.Known(p["x"], p["r"], p["y"], p["pending_x"][:0], p["pending_r"][:0], 4)
-    warm, at = many[0].hyperparameters | {"noise": 1e-3}, np.full(200, p["r_acq"])
+    warm, at = many[1].hyperparameters | {"noise": 1e-3}, np.full(200, p["r_acq"])
     single, double = (query.believe(surrogate, warm, (0, 0), known, p["candidates"], at) for surrogate in (SINGLE, DOUBLE))
-    assert np.max(np.abs(single.mean - double.mean) / double.std) < 0.01
+    assert np.max(np.abs(single.mean - double.mean) / double.std) < 0.05
 
 
 def test_many_epochs_collapse_in_single_precision() -> None:
