@@ -81,7 +81,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     if answer is not None and hasattr(searcher, "answer_with"):
         searcher.answer_with(answer)
     # A guide (of hypertune, say) may also be asked to weigh brackets at any time, which would be two threads at once.
-    is_ahead = cfg.get("suggest_ahead", True) and "guide" not in cfg.searcher
+    is_ahead = _flag("suggest_ahead", cfg.get("suggest_ahead", True)) and "guide" not in cfg.searcher
     deadline = searcher if is_ahead and isinstance(searcher, Deadline) else None
     pool_size = getattr(benchmark, "pool_size", None)
     if pool_size is not None:
@@ -161,6 +161,12 @@ def _budget(cfg: DictConfig) -> Budget:
         if limits[name] is not None:
             _whole(f"budget.{name}", limits[name], 1)
     return Budget(limits["seconds"], limits["trials"], limits["reports"])
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value} must be true or false")
+    return value
 
 
 def _whole(name: str, value: Any, least: int) -> int:

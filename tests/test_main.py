@@ -36,6 +36,8 @@ def attempt(folder, *overrides):
         (["searcher=gpp"], "searcher=gpp: there is no such searcher; choose .*gp.*random"),
         (["eta=1.5"], "eta=1.5 is too small"),
         (["r_min=50"], "r_min=50 must not exceed r_max=27"),
+        (["suggest_ahead=maybe"], "suggest_ahead=maybe must be true or false"),
+        (["surrogate_device=tpu"], "surrogate_device=tpu is unknown; valid are cpu, gpu"),
         (["workers=0"], "workers=0 must be a whole number of at least 1"),
         (["workers=two"], "workers=two must be a whole number"),
         (["budget.trials=0"], "budget.trials=0 must be a whole number of at least 1"),
