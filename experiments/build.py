@@ -78,6 +78,8 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     asked = None if cfg.workers is None else _whole("workers", cfg.workers, 1)
     num_workers = _call(partial(backend.func.num_workers, asked, environment), "backend", **backend.keywords)
     searcher = _searcher(cfg, benchmark, is_simulated)
+    if is_simulated and isinstance(searcher, RandomSearcher) and hasattr(benchmark, "expect"):
+        searcher.announce_to(benchmark.expect)  # a surrogate benchmark evaluates many configurations at once
     if answer is not None and hasattr(searcher, "answer_with"):
         searcher.answer_with(answer)
     # A guide (of hypertune, say) may also be asked to weigh brackets at any time, which would be two threads at once.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from ConfigSpace import ConfigurationSpace
@@ -26,6 +26,11 @@ class RandomSearcher:
         self._number = -1
         self._configs: list[Config] = []  # of block `_number`
         self._keys: list[bytes] = []
+        self._announce: Callable[[Sequence[Config]], None] | None = None
+
+    def announce_to(self, expect: Callable[[Sequence[Config]], None]) -> None:
+        """Call `expect` with each block that is drawn: what will be suggested, unless the study ends before."""
+        self._announce = expect
 
     def suggest(self, history: History, slot: Slot) -> Proposal | None:
         self.tried.update(history)
@@ -53,6 +58,8 @@ class RandomSearcher:
         if number != self._number:
             vectors = self.encoding.sample(BLOCK, generator(self._seed, "random", number))
             self._number, self._configs, self._keys = number, self.encoding.configs(vectors), self.encoding.keys(vectors)
+            if self._announce is not None:
+                self._announce(self._configs)
         return offset
 
     def _proposal(self, vector: np.ndarray, source: str) -> Proposal:

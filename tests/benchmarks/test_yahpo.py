@@ -127,6 +127,19 @@ def test_stretches_of_a_curve_join_to_the_whole() -> None:
 
 
 @real_files
+def test_configurations_that_were_expected_have_the_curves_that_they_have_anyway() -> None:
+    expecting, alone = Yahpo(task=168331, data_dir=DATA), Yahpo(task=168331, data_dir=DATA)
+    expecting.space.seed(0)
+    configs = [dict(config) for config in expecting.space.sample_configuration(70)]
+    alone.curve(configs[3])
+    expecting.expect(configs)
+    expecting.expect(configs)
+    for config in configs:
+        for found, expected in zip(expecting.curve(config), alone.curve(config), strict=True):
+            np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@real_files
 def test_it_travels_to_a_worker() -> None:
     benchmark = Yahpo(task=168331, data_dir=DATA)
     again = pickle.loads(pickle.dumps(benchmark))
