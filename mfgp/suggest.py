@@ -148,6 +148,12 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     return Result(chosen, fitted.theta, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
+@compiled(static_argnames=("surrogate",))
+def loss_of(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> Float[Array, ""]:
+    """The objective of the fit."""
+    return -log_marginal_likelihood(surrogate.unflatten(theta, data.inputs), data) - surrogate.log_prior(theta, data.inputs)
+
+
 def suggest(
     surrogate: Surrogate,
     *,
@@ -201,7 +207,11 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
     data, seed = problem.data, (int(problem.seed[0]), int(problem.seed[1]))
     iterative, note = plan(surrogate, acquisition, data)
     part = problem._replace(data=sample(surrogate, data, int(problem.level), seed))
-    result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
+    if refit:
+        result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
+    else:
+        theta, nothing = problem.first[0], np.zeros(())
+        result = Result(None, theta, problem.first, nothing, jax.device_get(loss_of(surrogate, theta, part.data)), nothing, nothing)  # type: ignore[arg-type]
     form = describe(data)
     if iterative:
         asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)
@@ -211,7 +221,7 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
         note = f"{form}; not converged" if not answer.relative_residual <= 1e-3 else form
     else:
         draws = result.draws if surrogate.options.mcmc is not None else result.draws[:0]
-        first: Any = np.concatenate([result.theta[None], draws])
+        first: Any = np.concatenate([result.theta[None], draws]) if refit else problem.first
         answer = jax.device_get(compute(surrogate, acquisition, num_fantasies, problem._replace(first=first, budgets=0 * problem.budgets)))
     result = result._replace(candidates=answer.candidates, jitter=answer.jitter)
     sampled = f"fitted to {num_observations(part.data)} of {num_observations(data)} observations" if refit else ""
@@ -257,20 +267,23 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
     """Evaluations per start: the warm one, the initial values, random ones; then per escape.
 
     A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
-    it, in turn the initial values and random ones, and escapes start from the best of them; beyond 128 rows, where the optimum moves
-    slowly and evaluations are dear, the former at every eighth trial, the latter at every fourth, and half as many from 65 rows on.
+    it, in turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves
+    and the dearer evaluations are: beyond 128 rows escapes come at every second trial, beyond 200 at every fourth, fresh starts half as
+    often.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
+    period = 1 if rows <= 128 else 2 if rows <= 200 else 4
     if refit and not warm:
         wanted[1 : 1 + options.restarts] = True
     elif refit:
-        turn, due = (trial, True) if rows <= 128 else (trial // 8, trial % 8 == 0)
+        spacing = 1 if period == 1 else 2 * period
+        turn, due = trial // spacing, trial % spacing == 0
         wanted[0] = True
         wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
-    escaping = refit and (not warm or rows <= 128 or trial % 4 == 2)
+    escaping = refit and (not warm or trial % period == period // 2)
     num_escapes = escaping * (options.escapes if rows <= 64 else (options.escapes + 1) // 2)
-    escapes = np.where(np.arange(options.escapes) < num_escapes, (options.max_evaluations + 1) // 2, 0)
-    return np.concatenate([np.where(wanted, options.max_evaluations, 0), escapes]).astype(np.int32)
+    budgets = np.concatenate([wanted, np.arange(options.escapes) < num_escapes])
+    return np.where(budgets, options.max_evaluations, 0).astype(np.int32)
 
 
 def problem_of(

@@ -57,9 +57,9 @@ class Options:
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
-    warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; beyond 128 rows at every eighth trial
-    escapes: int = 4  # descents from changes of the best; half as many beyond 64 rows, and beyond 128 at every fourth trial
-    max_evaluations: int = 60  # per starting point; half as many per escape
+    warm_restarts: int = 1  # fresh starting points of a fit besides the warm one
+    escapes: int = 4  # descents from changes of the best; half as many beyond 64 rows
+    max_evaluations: int = 60  # per descent
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
