@@ -18,7 +18,8 @@ from mfgp.data import Data, Inputs
 from mfgp.posterior import factorise, join, residual
 
 MAX_ITERATIONS = 500
-TOLERANCE = 1e-4  # of the residual, relative to the right-hand side; of a shortlist ten times that, for their error enters squared
+TOLERANCE = 3e-4  # of the residual of the means, relative to the right-hand side
+SHORTLIST_TOLERANCE = 1e-3  # of the variances, where an error enters squared
 FEW = 64  # queries that are answered without tiles, and so can be differentiated
 
 
@@ -291,7 +292,7 @@ def at(post: Iterative, query: Inputs) -> tuple[At, Float[Array, ""]]:
     """Means and exact variances at a few queries, by solving for each; and the largest relative residual."""
     inputs, process = post.rows.data.inputs, post.process
     cross = jnp.where(inputs.mask[:, None], process.cov(inputs, query), 0.0)
-    solved, left = solve(process, post.rows, post.model, cross, 10 * TOLERANCE)
+    solved, left = solve(process, post.rows, post.model, cross, SHORTLIST_TOLERANCE)
     mean, explained = post._moments(query)
     # (2 k - K s)ᵀ s instead of kᵀ s: an error of the solution s enters squared.
     known = jnp.sum(solved * (2 * cross - gram_times(process, post.rows, solved)), axis=0)

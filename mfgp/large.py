@@ -25,8 +25,7 @@ from mfgp.maximise import Candidates, Grid, maximise
 FIT_ROWS = 1024
 DENSE_ROWS = 2560
 MOST_DENSE_ROWS = 6400  # what needs dense algebra is given it up to here
-NUM_LANDMARKS = 2048
-NUM_EXACT = 32  # candidates whose variance is computed exactly in the end
+NUM_EXACT = 16  # candidates whose variance is computed exactly in the end
 
 
 def plan(surrogate: Any, acquisition: Acquisition, data: Data) -> tuple[bool, str]:
@@ -80,7 +79,7 @@ def rows_of(data: Data, seed: tuple[int, int]) -> Rows:
 
 
 def num_landmarks(rows: int) -> int:
-    return min(rows // 2, NUM_LANDMARKS)
+    return min(rows // 2, max(1024, min(rows // 12, 4096)))
 
 
 class Asked(NamedTuple):
