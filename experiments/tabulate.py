@@ -81,7 +81,9 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {-(-count // size)} slices to train", flush=True)
     began = time.perf_counter()
     work = [(cfg, parts, start, configs[start : start + size], together) for start in starts]
-    with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,)) as pool:
+    # A process for each slice: XLA keeps some 8 MB of every program that was ever compiled.
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,), max_tasks_per_child=1)
+    with pool:
         for done, _ in enumerate(pool.map(_train_slice, work), 1):
             elapsed = time.perf_counter() - began
             print(f"{done}/{len(starts)} slices in {elapsed:.0f} s, {elapsed / done * (len(starts) - done):.0f} s to go", flush=True)
