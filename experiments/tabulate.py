@@ -81,8 +81,9 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {-(-count // size)} slices to train", flush=True)
     began = time.perf_counter()
     work = [(cfg, parts, start, configs[start : start + size], together) for start in starts]
-    # A process for each slice: XLA keeps some 8 MB of every program that was ever compiled.
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,), max_tasks_per_child=1)
+    # XLA keeps some 8 MB of every program that was ever compiled: where there is one for each network, a process for each slice.
+    tasks = 1 if hasattr(benchmark, "train_together") else None
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,), max_tasks_per_child=tasks)
     with pool:
         for done, _ in enumerate(pool.map(_train_slice, work), 1):
             elapsed = time.perf_counter() - began
