@@ -83,7 +83,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     if answer is not None and hasattr(searcher, "answer_with"):
         searcher.answer_with(answer)
     # A guide (of hypertune, say) may also be asked to weigh brackets at any time, which would be two threads at once.
-    is_ahead = _flag("suggest_ahead", cfg.get("suggest_ahead", True)) and "guide" not in cfg.searcher
+    is_ahead = _flag("suggest_ahead", cfg.get("suggest_ahead", False)) and "guide" not in cfg.searcher
     deadline = searcher if is_ahead and isinstance(searcher, Deadline) else None
     pool_size = getattr(benchmark, "pool_size", None)
     if pool_size is not None:

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench levels", description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("network", choices=CONFIGS)
     parser.add_argument("--data-dir", help="a folder with data sets that need not be downloaded")
-    parser.add_argument("--epochs", type=int, help="mlp 27, lstm 3, resnet 18")
+    parser.add_argument("--epochs", type=int, help="mlp 27, lstm 2, resnet 18")
     parser.add_argument("--units", type=int, default=96, help="of the LSTM's layers")
     parser.add_argument("--folder", help="where to keep a checkpoint")
     options = parser.parse_args(argv)
@@ -80,7 +80,7 @@ def _mlp(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], flo
 def _lstm(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], float]]:
     from experiments.benchmarks.lstm import LSTM
 
-    return LSTM(_space("lstm"), options.epochs or 3, options.units, WINDOW, data_dir=options.data_dir), 200.0, math.exp
+    return LSTM(_space("lstm"), options.epochs or 2, options.units, WINDOW, data_dir=options.data_dir), 200.0, math.exp
 
 
 def _resnet(options: argparse.Namespace) -> tuple[Any, float, Callable[[float], float]]:
