@@ -53,7 +53,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
 
 def _values(line: Mapping[str, Any], num: int, context: Context) -> tuple[list[float], Float64[np.ndarray, "N F"]]:
     """Shares of the full fidelity, the last one 1, and the minimised metric of each configuration there."""
-    if line["fidelity"] == "records":
+    if "full" in line:
         total, full = line["full"]
         tables = {total: Blackbox(full), **{part: Blackbox(folder) for part, folder in line["parts"].items()}}
         shared = min(table.pool_size for table in tables.values())  # a longer design begins with a shorter one
@@ -121,7 +121,7 @@ def _draw(title: str, found: list[tuple[Mapping[str, Any], list[Agreement], int]
         axes = figure.add_subplot()
         for i, (line, points, _) in enumerate(found):
             shares, rho, low, high = (np.array([getattr(p, name) for p in points]) for name in ("share", "rho", "low", "high"))
-            colour, dashed = COLOURS[i % len(COLOURS)], line["fidelity"] == "records"
+            colour, dashed = COLOURS[i % len(COLOURS)], line["fidelity"] != "epochs"
             style: Any = {"marker": "s" if dashed else "o", "markersize": 3, "linestyle": "--" if dashed else "-", "linewidth": 1.1}
             axes.plot(np.append(shares, 1.0), np.append(rho, 1.0), color=colour, label=_name(line), **style)
             axes.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
