@@ -61,9 +61,15 @@ def sample(surrogate: Any, data: Data, level: int, seed: tuple[int, int]) -> Dat
     return (collapse(part, level) if surrogate.collapses else None) or part
 
 
-def rows_of(data: Data, seed: tuple[int, int]) -> Rows:
-    """The observations by configuration, with landmarks: an observation of each configuration in random order, then second ones."""
+def rows_of(data: Data, seed: tuple[int, int], has_levels: bool = True) -> Rows:
+    """The observations by configuration, with landmarks: an observation of each configuration in random order, then second ones.
+
+    Unless the surrogate `has_levels`, hyperparameters of their own, levels are left without their padding: work grows with their number.
+    """
     data = expand(data)
+    if not has_levels:
+        levels: Any = np.unique(data.inputs.levels)
+        data = data._replace(inputs=data.inputs._replace(levels=levels))
     rows, n = len(data.y), int(np.sum(data.inputs.mask))
     x = np.asarray(data.inputs.x)[:n]
     configs, config = np.unique(x, axis=0, return_inverse=True)

@@ -215,7 +215,7 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
     form = describe(data)
     if iterative:
         asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)
-        rows = rows_of(data, seed)
+        rows = rows_of(data, seed, surrogate.has_levels)
         answer = jax.device_get(choose(surrogate, acquisition, num_fantasies, NUM_RETURNED, result.theta, rows, asked))
         form = f"iterative: {num_observations(data)} observations, relative residual {float(answer.relative_residual):.1e}"
         note = f"{form}; not converged" if not answer.relative_residual <= 1e-3 else form
