@@ -227,7 +227,7 @@ KEY, NUM_RECORDS = jax.ShapeDtypeStruct((2,), jnp.uint32), jax.ShapeDtypeStruct(
 def init_program(recipe: Recipe, hyper: Hyper, folds: int, size: int) -> Callable[[Key, Hyper], State]:
     """`init_state`, compiled at its first use in this process; `hyper` is given by its `shapes` alone."""
     with announced(f"the initialisation of {type(recipe.network).__name__}"):
-        return jax.jit(partial(init_state, recipe=recipe, folds=folds, size=size)).lower(KEY, hyper).compile()
+        return quick(jax.jit(partial(init_state, recipe=recipe, folds=folds, size=size)).lower(KEY, hyper))
 
 
 @lru_cache(maxsize=4)
