@@ -52,9 +52,7 @@ def minimise(
     max_move bounds the change of a coordinate in one step. max_evaluations is traced; with 0 the start comes back. precondition(x)
     is an approximate inverse Hessian, positive definite; without it the identity, scaled by the first step, is where BFGS begins.
     """
-    size = start.shape[0]
-    dtype = start.dtype
-    identity, tiny = jnp.eye(size, dtype=dtype), float(jnp.finfo(dtype).tiny)
+    identity, tiny = jnp.eye(start.shape[0], dtype=start.dtype), float(jnp.finfo(start.dtype).tiny)
 
     def held(x: Float[Array, "P"], gradient: Float[Array, "P"]) -> Bool[Array, "P"]:
         return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0))
@@ -68,17 +66,13 @@ def minimise(
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         accept = finite & (first | (value <= s.value + ARMIJO * jnp.minimum(expected, 0.0)))
 
-        # BFGS update (Nocedal & Wright 2006, eq. 6.17), skipped without positive curvature.
         change = gradient - s.gradient
         curvature = jnp.vdot(move, change)
         update = accept & ~first & (curvature > 1e-10 * jnp.linalg.norm(move) * jnp.linalg.norm(change))
-        rho = 1.0 / jnp.where(update, curvature, 1.0)
         h = s.inverse_hessian
-        if precondition is None:  # ibid., eq. 6.20
+        if precondition is None:  # Nocedal & Wright 2006, eq. 6.20
             h = jnp.where(s.age == 0, identity * (curvature / jnp.maximum(jnp.vdot(change, change), tiny)), h)
-        hy = h @ change
-        h = h - rho * (jnp.outer(move, hy) + jnp.outer(hy, move)) + (rho * rho * jnp.vdot(change, hy) + rho) * jnp.outer(move, move)
-        h = jnp.where(update, h, s.inverse_hessian)
+        h = jnp.where(update, _bfgs(h, move, change, jnp.where(update, curvature, 1.0)), s.inverse_hessian)
         age = s.age + update
 
         # A step that had to be shortened to nothing: start over with a new inverse Hessian, or stop if it was new.
@@ -96,9 +90,6 @@ def minimise(
         limit = jnp.where(age == 0, min(max_move, 1.0), max_move) if precondition is None else max_move
         direction *= jnp.minimum(1.0, limit / jnp.maximum(jnp.max(jnp.abs(direction)), tiny))
 
-        # The minimiser of the parabola through value, slope and trial value, where there is one.
-        parabola = -0.5 * expected / (value - s.value - expected)
-        shorter = s.step * jnp.where(finite & jnp.isfinite(parabola), jnp.clip(parabola, 0.1, 0.5), 0.2)
         gain = s.value - value
         stalled = jnp.where(accept, jnp.where(gain < tolerance, s.stalled + 1, 0), s.stalled)
         give_up = (exhausted & (s.age == 0)) | (first & ~accept)
@@ -110,24 +101,41 @@ def minimise(
             inverse_hessian=h,
             age=age.astype(jnp.int32),
             direction=jnp.where(new, direction, s.direction),
-            step=jnp.where(new, 1.0, shorter),
+            step=jnp.where(new, 1.0, s.step * _shortening(expected, value - s.value)),
             stalled=stalled,
             evaluations=s.evaluations + 1,
             done=(accept & (jnp.max(jnp.abs(pg)) < 1e-6)) | (stalled >= 2) | give_up,
         )
 
+    end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, _initial(start))
+    return Minimum(end.x, end.value, end.evaluations)
+
+
+def _bfgs(h: Float[Array, "P P"], move: Float[Array, "P"], change: Float[Array, "P"], curvature: Float[Array, ""]) -> Float[Array, "P P"]:
+    """The inverse Hessian that maps `change` of the gradient to `move` (Nocedal & Wright 2006, eq. 6.17); curvature = move . change."""
+    rho = 1.0 / curvature
+    hy = h @ change
+    return h - rho * (jnp.outer(move, hy) + jnp.outer(hy, move)) + (rho * rho * jnp.vdot(change, hy) + rho) * jnp.outer(move, move)
+
+
+def _shortening(expected: Float[Array, ""], found: Float[Array, ""]) -> Float[Array, ""]:
+    """By how much to shorten a step: to the minimiser of the parabola through value, slope and trial value, where there is one."""
+    parabola = -0.5 * expected / (found - expected)
+    return jnp.where(jnp.isfinite(found) & jnp.isfinite(parabola), jnp.clip(parabola, 0.1, 0.5), 0.2)
+
+
+def _initial(start: Float[Array, "P"]) -> _State:
+    """Nothing evaluated yet: the first turn of the loop evaluates the start."""
     zero = jnp.zeros_like(start)
-    initial = _State(
+    return _State(
         x=start,
-        value=jnp.asarray(jnp.inf, dtype),
+        value=jnp.asarray(jnp.inf, start.dtype),
         gradient=zero,
-        inverse_hessian=identity,
+        inverse_hessian=jnp.eye(start.shape[0], dtype=start.dtype),
         age=jnp.zeros((), jnp.int32),
         direction=zero,
-        step=jnp.ones((), dtype),
+        step=jnp.ones((), start.dtype),
         stalled=jnp.zeros((), jnp.int32),
         evaluations=jnp.zeros((), jnp.int32),
         done=jnp.asarray(False),
     )
-    end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, initial)
-    return Minimum(end.x, end.value, end.evaluations)

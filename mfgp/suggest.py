@@ -116,11 +116,11 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     """The device part."""
     data = problem.data
     root = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
-    start_key, fantasy_key, chain_key, draw_key, escape_key = jax.random.split(root, 5)
+    start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
     fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1 - surrogate.options.escapes)
     starts = jnp.concatenate([problem.first[:1], fresh])
-    fitted = fit(surrogate, data, starts, problem.budgets, escape_key, problem.initial)
+    fitted = fit(surrogate, data, starts, problem.budgets, jax.random.fold_in(start_key, 0), problem.initial)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
         chain = partial(draw, chain_key, surrogate.options.mcmc, surrogate, data)
