@@ -110,7 +110,8 @@ class Answer(NamedTuple):
 def choose(
     surrogate: Any, acquisition: Acquisition, num_fantasies: int, num_returned: int, theta: Float[Array, "P"], rows: Rows, asked: Asked
 ) -> Answer:
-    """Maximise the acquisition with the sparse model's variance, then put the NUM_EXACT best into the order of the exact one."""
+    """Maximise the acquisition with the sparse model's variance, then put the NUM_EXACT best into the order of the exact one; the
+    others follow in the order of the screen, with values no higher."""
     root = jax.random.fold_in(jax.random.key(asked.seed[0]), asked.seed[1])
     fantasy_key = jax.random.split(root, 4)[1]  # as in suggest.compute: the draws of the dense form
     post = condition(fantasy_key, surrogate.unflatten(theta, rows.data.inputs), rows, asked.pending, num_fantasies)
@@ -125,4 +126,6 @@ def choose(
     values = acquisition.average(acquisition.value(exact, best, asked.unit, exact.inputs)[None])
     values = jnp.where(jnp.isfinite(screened.acquisition[:NUM_EXACT]), values, -jnp.inf)
     order = jnp.argsort(-values)
-    return Answer(Candidates(x[order], values[order]), post.jitter, post.relative_residual)
+    rest = screened.x[NUM_EXACT:], jnp.minimum(screened.acquisition[NUM_EXACT:], jnp.min(values))
+    chosen = Candidates(*(jnp.concatenate(parts) for parts in zip((x[order], values[order]), rest, strict=True)))
+    return Answer(chosen, post.jitter, post.relative_residual)
