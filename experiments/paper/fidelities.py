@@ -96,7 +96,7 @@ def _claim(line: Mapping[str, Any], points: list[Agreement], num: int, expected:
     verdict = "undecided" if holds == fails else ("agrees" if holds else "disagrees")
     verdict = f"stand-in {verdict}" if line.get("stand_in") and verdict != "undecided" else verdict
     said = "; ".join(f"{p.share:.2g}: {p.rho:.2f} [{p.low:.2f}, {p.high:.2f}] ({p.better_half:.2f})" for p in points)
-    text = f"(our expectation) at about a ninth of the {line['fidelity']} the correlation is above {expected:g}"
+    text = f"(our expectation) {line['fidelity']}: at the share nearest to a ninth the correlation is above {expected:g}"
     return Claim(text, f"{_name(line)}, n = {num}", said, verdict)
 
 
@@ -117,7 +117,7 @@ def _data(found: list[tuple[Mapping[str, Any], list[Agreement], int]]) -> pa.Tab
 
 def _draw(title: str, found: list[tuple[Mapping[str, Any], list[Agreement], int]]) -> Figure:
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.5, 3.4), layout="constrained")
+        figure = Figure(figsize=(5.5, 4.3), layout="constrained")
         axes = figure.add_subplot()
         for i, (line, points, _) in enumerate(found):
             shares, rho, low, high = (np.array([getattr(p, name) for p in points]) for name in ("share", "rho", "low", "high"))
@@ -131,5 +131,5 @@ def _draw(title: str, found: list[tuple[Mapping[str, Any], list[Agreement], int]
         axes.set_ylabel("Spearman's correlation")
         axes.set_title(heading(title, 5.5), fontsize=7)
         axes.grid(axis="y")
-        axes.legend(fontsize=6)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=6)
     return figure
