@@ -32,7 +32,20 @@ def sources(package):
 @pytest.mark.parametrize("path", sources("mfgp"))
 def test_mfgp_knows_arrays_only(path):
     allowed = {"jax", "jaxlib", "numpy", "jaxtyping", "mfgp", "optax", "scipy", "tensorflow_probability"}
-    allowed |= {"abc", "collections", "concurrent", "dataclasses", "enum", "functools", "inspect", "itertools", "math", "types", "typing"}
+    allowed |= {
+        "abc",
+        "collections",
+        "concurrent",
+        "contextlib",
+        "dataclasses",
+        "enum",
+        "functools",
+        "inspect",
+        "itertools",
+        "math",
+        "types",
+        "typing",
+    }
     allowed |= {"warnings"}
     used = {name.split(".")[0] for name in imports(path)}
     assert used <= allowed, f"{path.name} imports {sorted(used - allowed)}"
