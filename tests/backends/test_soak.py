@@ -1,5 +1,6 @@
 """Many short trials on real workers: no process, file handle or checkpoint is left behind, and memory does not grow."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def handles(pid="self"):
 def soak(folder, num_trials):
     """Run that many trials; compare what a tenth of them had taken with what all of them did."""
     benchmark = Short()
+    gc.collect()  # what earlier tests left to be closed some time
     before, journal = (children(), handles()), Journal(folder)
     backend, seen = LocalBackend(benchmark, 2, folder), {}
     scheduler = scheduler_of(benchmark, num_trials, "promotion")
@@ -48,7 +50,7 @@ def soak(folder, num_trials):
     backend.close()
     journal.close()
     assert len(scheduler.history.trials) == num_trials and not scheduler.history.pending
-    assert (children(), handles()) == before
+    assert children() <= before[0] and handles() <= before[1]  # fewer, where an earlier test's are gone meanwhile
     assert late[1] <= early[1] and late[3] <= early[3]
     assert len(os.listdir(folder / "workers")) == 2
     print(f"{num_trials} trials: driver {early[0]} -> {late[0]} kB, worker {early[2]} -> {late[2]} kB, {late[1]} handles")
