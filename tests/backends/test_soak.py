@@ -51,7 +51,8 @@ def soak(folder, num_trials):
     journal.close()
     assert len(scheduler.history.trials) == num_trials and not scheduler.history.pending
     assert children() <= before[0] and handles() <= before[1]  # fewer, where an earlier test's are gone meanwhile
-    assert late[1] <= early[1] and late[3] <= early[3]
+    # A leak would be one for each of the trials between; a worker may just have a file open.
+    assert late[1] <= early[1] + 2 and late[3] <= early[3] + 2
     assert len(os.listdir(folder / "workers")) == 2
     print(f"{num_trials} trials: driver {early[0]} -> {late[0]} kB, worker {early[2]} -> {late[2]} kB, {late[1]} handles")
     assert late[0] < 1.1 * early[0] and late[2] < 1.1 * early[2]
