@@ -41,6 +41,17 @@ def at_level(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inp
     return Inputs(x, jnp.full(rows, level, like.level.dtype), like.levels, jnp.ones(rows, bool))
 
 
+def thin(data: Data, size: int) -> Data:
+    """`size` rows, evenly spread over those that are no padding (over some of it, too, if these are fewer); all if there are no more."""
+    rows = data.y.shape[0]
+    if rows <= size:
+        return data
+    n = jnp.sum(data.inputs.mask)
+    some = jnp.minimum(jnp.arange(size) * jnp.maximum(n, size) // size, rows - 1)
+    inputs = data.inputs._replace(x=data.inputs.x[some], level=data.inputs.level[some], mask=data.inputs.mask[some])
+    return Data(inputs, data.y[some])
+
+
 def bucket(n: int, smallest: int = MIN_ROWS) -> int:
     """The padded size for n rows: powers of two up to 128, then steps of about 5/4 (128, 160, 200, 256, 320, 400, 512, ...).
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from mfgp.data import Data
+from mfgp.data import Data, thin
 from mfgp.minimise import Minimum
 from mfgp.posterior import log_marginal_likelihood
 from mfgp.surrogates import Surrogate
 
 NEAR, FAR = 2.0, 4.0  # mostly logarithms
 FLAT = 0.5  # nats: a change of one hyperparameter that matters less leads back to where it came from
+SCREENED = 160  # rows at most on which changes are compared
 NUM_JOINT = 6  # draws of each kind of joint change
 
 
@@ -57,14 +58,16 @@ def most_promising(
     d, num_levels = data.inputs.x.shape[1], data.inputs.levels.shape[0]
     low, high = (jnp.asarray(side, best.x.dtype) for side in surrogate.box(d, num_levels))
 
+    part = thin(data, SCREENED)
+
     def loss(t: Float[Array, "P"]) -> Float[Array, ""]:
-        value = -log_marginal_likelihood(surrogate.unflatten(t, data.inputs), data) - surrogate.log_prior(t, data.inputs)
+        value = -log_marginal_likelihood(surrogate.unflatten(t, part.inputs), part) - surrogate.log_prior(t, part.inputs)
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     singles = one_by_one(key, surrogate, best.x, initial, d, num_levels)
     joints = jointly(key, surrogate, best.x, initial, d, num_levels)
     size = max(len(singles), len(joints))
     points = jnp.clip(jnp.where(joint, jnp.resize(joints, (size, len(initial))), jnp.resize(singles, (size, len(initial)))), low, high)
-    losses = jax.lax.map(loss, points)
-    flat = ~joint & (jnp.abs(losses - best.value) < FLAT)
-    return points[jnp.argmin(jnp.where(flat, jnp.finfo(losses.dtype).max, losses))]
+    losses = jax.lax.map(loss, jnp.concatenate([points, best.x[None]]))
+    flat = ~joint & (jnp.abs(losses[:-1] - losses[-1]) < FLAT)
+    return points[jnp.argmin(jnp.where(flat, jnp.finfo(losses.dtype).max, losses[:-1]))]

@@ -13,7 +13,9 @@ from mfgp.minimise import minimise
 from mfgp.posterior import Posterior, sample
 
 NUM_REFINED = 16
-REFINEMENTS = 30  # evaluations per refined candidate
+REFINEMENTS = 16  # evaluations per refined candidate; 100 gain another .006 of log expected improvement
+CHUNK = 250
+SHORTLIST = 256  # candidates that a screen leaves
 NUM_CLIMBING, CLIMBS = 8, 2  # candidates whose neighbours are scored, and how often
 
 
@@ -65,8 +67,9 @@ def maximise(
     free: Bool[Array, "C D"],
     grid: Grid,
     num_returned: int,
+    screen: Callable[[Float[Array, "M D"]], Float[Array, "M"]] | None = None,
 ) -> Candidates:
-    """Score all candidates, refine the best distinct ones over their free numbers, put the results on the grid, score again; then look
+    """Score all candidates (of many, those that are best by `screen`, a cheap likeness of `score`), refine the best distinct ones over their free numbers, put the results on the grid, score again; then look
     twice at all neighbours of the best in one free integer or category.
 
     The refined ones come with their starts, so that the caller can fall back on these.
@@ -84,6 +87,10 @@ def maximise(
         budget = jnp.asarray(REFINEMENTS, jnp.int32)
         return minimise(jax.value_and_grad(objective), start, low, high, budget, tolerance=1e-3, max_move=0.2).x
 
+    if screen is not None and len(candidates) > SHORTLIST:
+        values = _in_chunks(screen, candidates)
+        _, kept = jax.lax.top_k(jnp.where(jnp.isnan(values), -jnp.inf, values), SHORTLIST)
+        candidates, free = candidates[kept], free[kept]
     rows, moves, value = _best_distinct(ordered(candidates), candidates, free, num_returned)
     num_refined = min(NUM_REFINED, rows.shape[0])
     continuous = moves[:num_refined] & (grid.group < 0)
@@ -103,6 +110,13 @@ def maximise(
     # Once more without repetitions: a start that could not move comes back as it was.
     rows, _, value = _best_distinct(value, x, moves, num_returned)
     return Candidates(rows, value)
+
+
+def _in_chunks(score: Callable[[Float[Array, "M D"]], Float[Array, "M"]], x: Float[Array, "C D"]) -> Float[Array, "C"]:
+    """score(x), a CHUNK of rows at a time: what it computes on the way then fits into a core's cache."""
+    whole = len(x) // CHUNK * CHUNK
+    parts = jax.lax.map(score, x[:whole].reshape(-1, CHUNK, x.shape[1])).reshape(-1)
+    return jnp.concatenate([parts, score(x[whole:])]) if whole < len(x) else parts
 
 
 def _best_distinct(

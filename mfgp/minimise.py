@@ -46,8 +46,10 @@ def minimise(
     tolerance: float,
     max_move: float,
     precondition: Callable[[Float[Array, "P"]], Float[Array, "P P"]] | None = None,
+    promise: float = 0.0,
 ) -> Minimum:
-    """Minimise over low <= x <= high (low == high holds a coordinate); stops when two accepted steps in a row gain < `tolerance`.
+    """Minimise over low <= x <= high (low == high holds a coordinate); stops when two accepted steps in a row gain < `tolerance`, or
+    the quadratic model whose Hessian is known so far promises less than `promise` (for use with a precondition).
 
     max_move bounds the change of a coordinate in one step. max_evaluations is traced; with 0 the start comes back. precondition(x)
     is an approximate inverse Hessian, positive definite; without it the identity, scaled by the first step, is where BFGS begins.
@@ -86,6 +88,7 @@ def minimise(
             h, age = jax.lax.cond(renew, lambda: precondition(x), lambda: h), jnp.where(renew, 0, age)
         pg = jnp.where(held(x, g), 0.0, g)
         direction = jnp.where(held(x, g), 0.0, -h @ pg)
+        promised = -0.5 * jnp.vdot(pg, direction)
         # The identity knows no scale.
         limit = jnp.where(age == 0, min(max_move, 1.0), max_move) if precondition is None else max_move
         direction *= jnp.minimum(1.0, limit / jnp.maximum(jnp.max(jnp.abs(direction)), tiny))
@@ -104,7 +107,7 @@ def minimise(
             step=jnp.where(new, 1.0, s.step * _shortening(expected, value - s.value)),
             stalled=stalled,
             evaluations=s.evaluations + 1,
-            done=(accept & (jnp.max(jnp.abs(pg)) < 1e-6)) | (stalled >= 2) | give_up,
+            done=(accept & ((jnp.max(jnp.abs(pg)) < 1e-6) | (promised < promise))) | (stalled >= 2) | give_up,
         )
 
     end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, _initial(start))

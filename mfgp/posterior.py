@@ -18,6 +18,8 @@ from mfgp.kernels import Process
 
 # Jitter in units of max(1, mean variance): none, then growing by tens until the factor is finite.
 JITTERS = {jnp.dtype("float64"): (0.0, *(10.0**k for k in range(-10, 0))), jnp.dtype("float32"): (0.0, *(10.0**k for k in range(-6, 0)))}
+LEAST_VARIANCE = 1e-20
+LEAF = 100  # rows up to which a triangle is not halved
 
 
 class Factor(NamedTuple):
@@ -31,16 +33,62 @@ def factorise(matrix: Float[Array, "N N"]) -> Factor:
 
     def attempt(state: tuple[Float[Array, "N N"], Int[Array, ""]]) -> tuple[Float[Array, "N N"], Int[Array, ""]]:
         _, tried = state
-        # Lower triangle only; an addition of zero keeps the bits.
         shifted = matrix + ladder[tried] * jnp.eye(matrix.shape[0], dtype=matrix.dtype)
-        return jax.lax.linalg.cholesky(shifted, symmetrize_input=False), tried + 1
+        return _cholesky(shifted), tried + 1
 
     def failed(state: tuple[Float[Array, "N N"], Int[Array, ""]]) -> Any:
         chol, tried = state
-        return (tried == 0) | ((tried < len(ladder)) & ~jnp.isfinite(jnp.sum(jnp.diagonal(chol))))
+        return (tried < len(ladder)) & ~jnp.isfinite(jnp.sum(jnp.diagonal(chol)))
 
-    chol, tried = jax.lax.while_loop(failed, attempt, (jnp.zeros_like(matrix), jnp.zeros((), jnp.int32)))
+    # The first attempt adds nothing and is the rule: in the loop it would cost copies.
+    first = _cholesky(matrix)
+    chol, tried = jax.lax.while_loop(failed, attempt, (first, jnp.ones((), jnp.int32)))
     return Factor(chol, ladder[tried - 1])
+
+
+def _cholesky(matrix: Float[Array, "N N"]) -> Float[Array, "N N"]:
+    """LAPACK works on columns, XLA on rows: transposed arrays of their own keep its layout out of everything before and after, whose
+    loops would else go against their operands' and take twice as long."""
+    return _transposed(_transposed(jax.lax.linalg.cholesky(matrix.T, symmetrize_input=False)))
+
+
+def inverse_of_triangle(chol: Float[Array, "N N"]) -> Float[Array, "N N"]:
+    """L^-1 by halves: [[A, 0], [B, C]]^-1 = [[A^-1, 0], [-C^-1 B A^-1, C^-1]], down to leaves that LAPACK solves.
+
+    A third of the work of solving for the identity, and all but the leaves' share is products of matrices, which XLA spreads over the
+    cores and LAPACK's triangular solver does several times slower.
+    """
+    size = chol.shape[0]
+    if size <= LEAF:
+        return jax.lax.linalg.triangular_solve(chol, jnp.eye(size, dtype=chol.dtype), left_side=True, lower=True)
+    half = -(-size // 2)
+    first, last = inverse_of_triangle(chol[:half, :half]), inverse_of_triangle(chol[half:, half:])
+    below = -(last @ (chol[half:, :half] @ first))
+    return jnp.concatenate([_widen(first, size), jnp.concatenate([below, last], axis=1)])
+
+
+def _half_gradient(whiten: Float[Array, "N N"], a: Float[Array, "N"]) -> Float[Array, "N N"]:
+    """½ (a aᵀ - K^-1), with K^-1 = L^-T L^-1, but with what belongs above the diagonal blocks added to what is below.
+
+    So its trace with any symmetric matrix is the same, and a third of the work is enough.
+    """
+    size = whiten.shape[0]
+    if size <= LEAF:
+        return 0.5 * (jnp.outer(a, a) - _transposed(whiten) @ whiten)
+    half = -(-size // 2)
+    below, last = whiten[half:, :half], whiten[half:, half:]
+    first = _half_gradient(whiten[:half, :half], a[:half]) - 0.5 * (_transposed(below) @ below)
+    corner = jnp.outer(a[half:], a[:half]) - _transposed(last) @ below
+    return jnp.concatenate([_widen(first, size), jnp.concatenate([corner, _half_gradient(last, a[half:])], axis=1)])
+
+
+def _widen(block: Float[Array, "N K"], size: int) -> Float[Array, "N size"]:
+    return jnp.pad(block, ((0, 0), (0, size - block.shape[1])))
+
+
+def _transposed(matrix: Float[Array, "N K"]) -> Float[Array, "K N"]:
+    """The transpose as an array of its own: XLA's product with a transposed operand takes twice as long on the CPU."""
+    return jax.lax.optimization_barrier(matrix.T)
 
 
 def gram(process: Process, inputs: Inputs) -> Float[Array, "N N"]:
@@ -87,9 +135,9 @@ def log_marginal_likelihood_and_grad(
     theta = jax.lax.optimization_barrier(theta)
     (matrix, rest, constant), pull = jax.vjp(lambda t: sufficient(process_of(t), data), theta)
     chol = factorise(matrix).chol
-    inverse = jax.scipy.linalg.cho_solve((chol, True), jnp.eye(chol.shape[0], dtype=chol.dtype))
-    a = inverse @ rest
-    (gradient,) = pull(Statistics(0.5 * (jnp.outer(a, a) - inverse), -a, jnp.ones_like(constant)))
+    whiten = inverse_of_triangle(chol)
+    a = (whiten @ rest) @ whiten
+    (gradient,) = pull(Statistics(_half_gradient(whiten, a), -a, jnp.ones_like(constant)))
     return _log_density(chol, jnp.vdot(rest, a), constant, data), gradient
 
 
@@ -117,26 +165,58 @@ class Posterior(NamedTuple):
 
     def predict_mean(self, query: Inputs) -> Float[Array, "S M"]:
         """Posterior means of the noise-free function."""
-        return self.process.mean(query) + (self.whiten.T @ self.white).T @ _cross(self, query)
+        return self.process.mean(query) + (_cross(self, query) @ (self.whiten.T @ self.white)).T
 
     def predict(self, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M"]]:
         """Posterior means and the variance, common to all S, of the noise-free function."""
-        explained = self.whiten @ _cross(self, query)
-        variance = self.process.var(query) - jnp.sum(explained * explained, axis=0)
-        return self.process.mean(query) + self.white.T @ explained, jnp.maximum(variance, 1e-20)
+        explained = _cross(self, query) @ self.whiten.T
+        variance = self.process.var(query) - jnp.sum(explained * explained, axis=1)
+        return self.process.mean(query) + (explained @ self.white).T, jnp.maximum(variance, LEAST_VARIANCE)
+
+
+class Outline(NamedTuple):
+    """A Posterior at a fraction of its cost, to screen many queries with: the mean over its target vectors, and of the variance what
+    the first rows leave, an upper bound."""
+
+    process: Any
+    inputs: Inputs
+    weights: Float[Array, "N"]  # K^-1 (y - m), averaged
+    whiten: Float[Array, "K K"]  # of the first K rows: a corner of the whole one's
+
+    def predict_mean(self, query: Inputs) -> Float[Array, "1 M"]:
+        return self.process.mean(query)[None] + (_cross(self, query) @ self.weights)[None]
+
+    def predict(self, query: Inputs) -> tuple[Float[Array, "1 M"], Float[Array, "M"]]:
+        cross = _cross(self, query)
+        explained = cross[:, : len(self.whiten)] @ self.whiten.T
+        variance = self.process.var(query) - jnp.sum(explained * explained, axis=1)
+        return self.process.mean(query)[None] + (cross @ self.weights)[None], jnp.maximum(variance, LEAST_VARIANCE)
+
+
+def outline(post: Posterior, share: int = 3) -> Outline:
+    """Of one in `share` of the rows."""
+    weights = jnp.mean(post.white, axis=1) @ post.whiten
+    rows = -(-post.whiten.shape[-1] // share)
+    return Outline(post.process, post.inputs, weights, post.whiten[:rows, :rows])
 
 
 def condition(process: Process, data: Data) -> Posterior:
     """The posterior given the observations: S = 1."""
-    matrix, rest, _ = sufficient(process, data)
+    return condition_and_weigh(process, data)[0]
+
+
+def condition_and_weigh(process: Process, data: Data) -> tuple[Posterior, Float[Array, ""]]:
+    """The posterior given the observations (S = 1), and their log marginal likelihood from the same factor."""
+    matrix, rest, constant = sufficient(process, data)
     factor = factorise(matrix)
-    identity = jnp.eye(factor.chol.shape[0], dtype=factor.chol.dtype)
-    whiten = jax.lax.linalg.triangular_solve(factor.chol, identity, left_side=True, lower=True)
-    return Posterior(process, data.inputs, whiten, whiten @ rest[:, None], factor.jitter)
+    whiten = inverse_of_triangle(factor.chol)
+    white = whiten @ rest[:, None]
+    density = _log_density(factor.chol, jnp.sum(white * white), constant, data)
+    return Posterior(process, data.inputs, whiten, white, factor.jitter), density
 
 
-def _cross(post: Posterior, query: Inputs) -> Float[Array, "N M"]:
-    return jnp.where(post.inputs.mask[:, None], post.process.cov(post.inputs, query), 0.0)
+def _cross(post: Posterior | Outline, query: Inputs) -> Float[Array, "M N"]:
+    return jnp.where(post.inputs.mask[None], post.process.cov(query, post.inputs), 0.0)
 
 
 def predict_mean(post: Belief, query: Inputs) -> Float[Array, "S M"]:
@@ -151,8 +231,8 @@ def predict(post: Belief, query: Inputs) -> tuple[Float[Array, "S M"], Float[Arr
 
 def predict_joint(post: Posterior, query: Inputs) -> tuple[Float[Array, "S M"], Float[Array, "M M"]]:
     """Posterior means and joint covariance of the noise-free function."""
-    explained = post.whiten @ _cross(post, query)
-    return post.process.mean(query) + post.white.T @ explained, post.process.cov(query, query) - explained.T @ explained
+    explained = _cross(post, query) @ post.whiten.T
+    return post.process.mean(query) + (explained @ post.white).T, post.process.cov(query, query) - explained @ explained.T
 
 
 def join(a: Inputs, b: Inputs) -> Inputs:
@@ -165,13 +245,12 @@ def append(post: Posterior, new: Inputs, y: Float[Array, "P S"]) -> Posterior:
 
     Has as many columns as y, which `post` must have too, unless it has one.
     """
-    explained = jnp.where(new.mask[None], post.whiten @ _cross(post, new), 0.0)
-    mean = post.process.mean(new)[:, None] + explained.T @ post.white
-    factor = factorise(gram(post.process, new) - explained.T @ explained)
-    identity = jnp.eye(factor.chol.shape[0], dtype=factor.chol.dtype)
-    corner = jax.lax.linalg.triangular_solve(factor.chol, identity, left_side=True, lower=True)
-    n, p = explained.shape
-    below = -corner @ (explained.T @ post.whiten)
+    explained = jnp.where(new.mask[:, None], _cross(post, new) @ post.whiten.T, 0.0)
+    mean = post.process.mean(new)[:, None] + explained @ post.white
+    factor = factorise(gram(post.process, new) - explained @ explained.T)
+    corner = inverse_of_triangle(factor.chol)
+    p, n = explained.shape
+    below = -corner @ (explained @ post.whiten)
     whiten = jnp.block([[post.whiten, jnp.zeros((n, p), corner.dtype)], [below, corner]])
     white = corner @ jnp.where(new.mask[:, None], y - mean, 0.0)
     before = jnp.broadcast_to(post.white, (n, y.shape[1]))

@@ -21,7 +21,7 @@ from mfgp.fit import fit
 from mfgp.large import FIT_ROWS, Asked, choose, plan, rows_of, sample
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
-from mfgp.posterior import Posterior, condition, fantasise, log_marginal_likelihood
+from mfgp.posterior import Posterior, condition_and_weigh, fantasise, log_marginal_likelihood, outline
 from mfgp.precision import precision_of
 from mfgp.surrogates import Options, Surrogate, random_starts
 
@@ -126,25 +126,43 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         chain = partial(draw, chain_key, surrogate.options.mcmc, surrogate, data)
         thetas = jax.lax.cond(jnp.any(problem.budgets > 0), chain, lambda _: problem.first[1:], fitted.theta)
 
-    def believe(theta: Float[Array, "P"]) -> tuple[Posterior, Float[Array, "S"]]:
-        post = fantasise(fantasy_key, condition(surrogate.unflatten(theta, data.inputs), data), problem.pending, num_fantasies)
-        return post, incumbent(post, problem.level)
+    def believe(theta: Float[Array, "P"]) -> tuple[Posterior, Float[Array, "S"], Float[Array, ""]]:
+        post, density = condition_and_weigh(surrogate.unflatten(theta, data.inputs), data)
+        post = fantasise(fantasy_key, post, problem.pending, num_fantasies)
+        return post, incumbent(post, problem.level), density
 
-    # One after the other: a batch of LAPACK calls is slow on the CPU, and can hang.
-    posts, best = jax.lax.map(believe, thetas)
+    if len(thetas) == 1:
+        posts, best, densities = jax.tree.map(lambda a: a[None], believe(thetas[0]))
+    else:  # one after the other: a batch of LAPACK calls is slow on the CPU, and can hang
+        posts, best, densities = jax.lax.map(believe, thetas)
     last = jax.tree.map(lambda a: a[-1], posts)
     if isinstance(acquisition, Thompson):
         chosen = thompson(draw_key, last, problem.level, problem.candidates, NUM_RETURNED, acquisition.points)
     else:
 
         def score(x: Float[Array, "M D"]) -> Float[Array, "M"]:
-            query = at_level(x, problem.level, data.inputs)
-            each = [acquisition.value(last, best[-1], problem.unit, query)[None]] if len(thetas) == 1 else []
-            values = each[0] if each else jax.vmap(lambda post, b: acquisition.value(post, b, problem.unit, query))(posts, best)
-            return acquisition.average(values)
+            return weigh(x, posts, best)
 
-        chosen = maximise(score, problem.candidates, problem.free, problem.grid, NUM_RETURNED)
-    loss = -log_marginal_likelihood(surrogate.unflatten(fitted.theta, data.inputs), data) - surrogate.log_prior(fitted.theta, data.inputs)
+        outlines, typical = jax.vmap(outline)(posts), jnp.mean(best, axis=1, keepdims=True)
+
+        def screen(x: Float[Array, "M D"]) -> Float[Array, "M"]:
+            return weigh(x, outlines, typical)
+
+        def weigh(x: Float[Array, "M D"], beliefs: Any, best: Float[Array, "H S"]) -> Float[Array, "M"]:
+            query = at_level(x, problem.level, data.inputs)
+
+            def one(belief: Any, b: Float[Array, "S"]) -> Float[Array, "M"]:
+                return acquisition.value(belief, b, problem.unit, query)
+
+            if len(thetas) == 1:
+                return acquisition.average(one(jax.tree.map(lambda a: a[0], beliefs), best[0])[None])
+            return acquisition.average(jax.vmap(one)(beliefs, best))
+
+        chosen = maximise(score, problem.candidates, problem.free, problem.grid, NUM_RETURNED, screen)
+    if surrogate.options.mcmc is None:
+        loss = -densities[0] - surrogate.log_prior(fitted.theta, data.inputs)
+    else:
+        loss = loss_of.__wrapped__(surrogate, fitted.theta, data)  # type: ignore[attr-defined]
     return Result(chosen, fitted.theta, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
@@ -269,7 +287,7 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
     A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
     it, in turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves
     and the dearer evaluations are: beyond 128 rows escapes come at every second trial, beyond 200 at every fourth, beyond 320 at every
-    sixteenth, fresh starts half as often.
+    sixteenth, one at a time, and fresh starts half as often.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
     period = 1 if rows <= 128 else 2 if rows <= 200 else 4 if rows <= 320 else 16
@@ -280,10 +298,13 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
         turn, due = trial // spacing, trial % spacing == 0
         wanted[0] = True
         wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
-    escaping = refit and (not warm or trial % period == period // 2)
-    num_escapes = escaping * (options.escapes if rows <= 64 else (options.escapes + 1) // 2)
-    budgets = np.concatenate([wanted, np.arange(options.escapes) < num_escapes])
-    return np.where(budgets, options.max_evaluations, 0).astype(np.int32)
+    escaping = np.zeros(options.escapes, bool)
+    if refit and (not warm or trial % period == period // 2):
+        rare = warm and period == 16
+        first = trial // period % 2 if rare else 0  # the two kinds in turn
+        number = options.escapes if rows <= 64 else 1 if rare else (options.escapes + 1) // 2
+        escaping[first : first + number] = True
+    return np.where(np.concatenate([wanted, escaping]), options.max_evaluations, 0).astype(np.int32)
 
 
 def problem_of(
