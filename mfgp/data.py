@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from scipy.special import ndtri
 
-MIN_ROWS = 16
+MIN_ROWS = 64  # smaller sizes would save milliseconds and cost a compilation each
 MIN_LEVELS = 8
 
 
@@ -53,12 +53,12 @@ def thin(data: Data, size: int) -> Data:
 
 
 def bucket(n: int, smallest: int = MIN_ROWS) -> int:
-    """The padded size for n rows: powers of two up to 128, then steps of about 5/4 (128, 160, 200, 256, 320, 400, 512, ...).
+    """The padded size for n rows: powers of two up to 256, then steps of about 5/4 (256, 320, 400, 512, ...).
 
     Work grows with the cube of the size, so the finer steps bound the waste of padding by a factor of about two.
     """
     size = smallest
-    while size < min(n, 128):
+    while size < min(n, 256):
         size *= 2
     while size < n:
         octave = 2 ** int(np.log2(size))

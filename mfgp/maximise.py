@@ -69,8 +69,9 @@ def maximise(
     num_returned: int,
     screen: Callable[[Float[Array, "M D"]], Float[Array, "M"]] | None = None,
 ) -> Candidates:
-    """Score all candidates (of many, those that are best by `screen`, a cheap likeness of `score`), refine the best distinct ones over their free numbers, put the results on the grid, score again; then look
-    twice at all neighbours of the best in one free integer or category.
+    """Score all candidates, refine the best distinct ones over their free numbers, put the results on the grid, score again; then look
+    twice at all neighbours of the best in one free integer or category. Of many candidates only those are scored that are best by
+    `screen`, a cheap likeness of `score`.
 
     The refined ones come with their starts, so that the caller can fall back on these.
     """

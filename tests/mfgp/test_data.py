@@ -1,9 +1,10 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.stats import norm, rankdata
 
 import mfgp
-from mfgp.data import copula, joint, pad, per_rung, standardise
+from mfgp.data import Data, Inputs, copula, joint, pad, per_rung, standardise, thin
 
 
 def test_standardising_is_invariant_to_shift_and_scale() -> None:
@@ -48,3 +49,19 @@ def test_unknown_targets_are_named() -> None:
 def test_padding_repeats_the_first_row() -> None:
     np.testing.assert_array_equal(pad(np.array([[1.0, 2.0], [3.0, 4.0]]), 3), [[1, 2], [3, 4], [1, 2]])
     np.testing.assert_array_equal(pad(np.zeros((0, 2)), 2), np.zeros((2, 2)))
+
+
+def test_thinning_keeps_rows_evenly_spread_over_those_that_are_no_padding() -> None:
+    def data_of(n: int, rows: int) -> Data:
+        count = np.arange(rows)
+        inputs = Inputs(jnp.asarray(count[:, None], float), jnp.zeros(rows, int), jnp.ones(8), jnp.asarray(count < n))
+        return Data(inputs, jnp.asarray(np.where(count < n, 10.0 * count, 0.0)))
+
+    few = thin(data_of(80, 128), 20)
+    np.testing.assert_array_equal(few.y, 40.0 * np.arange(20))
+    np.testing.assert_array_equal(few.inputs.x[:, 0], 4 * np.arange(20))
+    assert np.all(few.inputs.mask)
+    padded = thin(data_of(12, 128), 20)
+    assert int(np.sum(padded.inputs.mask)) == 12 and padded.y.shape == (20,)
+    whole = data_of(12, 16)
+    assert thin(whole, 16) is whole

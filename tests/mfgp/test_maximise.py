@@ -104,3 +104,16 @@ def test_thompson_draws_choose_in_proportion_to_the_probability_of_being_best() 
     draws = rng.multivariate_normal(np.asarray(mean[0]), np.asarray(covariance), size=100_000)
     best = np.bincount(np.argmin(draws, axis=1), minlength=4) / 100_000
     np.testing.assert_allclose(chosen, best, atol=0.04)
+
+
+def test_a_screen_decides_which_of_many_candidates_are_scored() -> None:
+    """The score's best is found if the screen is any likeness of it, and is not if the screen leaves it out."""
+    rng = np.random.default_rng(5)
+    candidates = jnp.asarray(rng.uniform(size=(4 * maximise.SHORTLIST + 3, 2)))
+    held, grid = jnp.zeros(candidates.shape, bool), grid_of([0, 0], [0, 0], [0, 0], [0, 0])
+    score = lambda x: -jnp.abs(x[:, 0] - 0.37)  # noqa: E731
+    plain = maximise.maximise(score, candidates, held, grid, 8)
+    likeness = maximise.maximise(score, candidates, held, grid, 8, lambda x: 3.0 * score(x) + 0.01 * jnp.sin(50 * x[:, 1]))
+    np.testing.assert_array_equal(likeness.x, plain.x)
+    opposite = maximise.maximise(score, candidates, held, grid, 8, lambda x: -score(x))
+    assert opposite.acquisition[0] < plain.acquisition[-1]

@@ -50,3 +50,12 @@ def test_the_exact_inverse_hessian_as_preconditioner_gives_newtons_step() -> Non
     end = run(f, [0.1, 0.9], [0, 0], [1, 1], precondition=lambda x: jnp.linalg.inv(hessian))
     np.testing.assert_allclose(end.x, 0.5, atol=1e-8)
     assert end.evaluations <= 4
+
+
+def test_a_start_of_which_the_quadratic_model_promises_too_little_is_not_left() -> None:
+    f = lambda x: 50.0 * jnp.sum((x - 0.5) ** 2)  # noqa: E731
+    options = dict(precondition=lambda x: jnp.eye(2) / 100.0, promise=0.02)
+    near, far = (run(f, [0.5, 0.5 + distance], [0, 0], [1, 1], **options) for distance in (0.01, 0.1))
+    assert near.evaluations == 1 and near.x[1] == 0.51  # .005 to be gained
+    assert far.evaluations == 2  # .5 to be gained, by Newton's step
+    np.testing.assert_allclose(far.x, 0.5, atol=1e-9)

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import solve_triangular
 from scipy.stats import multivariate_normal
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
@@ -155,3 +156,45 @@ def test_the_jitter_grows_until_a_singular_covariance_has_a_factor_and_is_report
         q = np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
         chol, jitter = posterior.factorise(jnp.asarray(q @ np.diag(values) @ q.T))
         assert np.all(np.isfinite(chol)) and -worst <= float(jitter) <= max(-20 * worst, 1e-9)
+
+
+@pytest.mark.parametrize("n", [1, 7, 100, 101, 250, 403])
+def test_the_inverse_by_halves_is_scipys(n: int) -> None:
+    rng = np.random.default_rng(n)
+    chol = np.tril(rng.normal(size=(n, n))) / np.sqrt(n) + np.diag(rng.uniform(1, 3, n))
+    expected = solve_triangular(chol, np.eye(n), lower=True)
+    np.testing.assert_allclose(posterior.inverse_of_triangle(jnp.asarray(chol)), expected, atol=1e-10 * np.abs(expected).max())
+
+
+@FAMILIES
+def test_the_gradient_of_many_rows_is_that_of_differentiating_through_the_factorisation(family: int) -> None:
+    """More rows than a triangle's leaf, padded."""
+    rng = np.random.default_rng(9)
+    surrogate = (mfgp.matern(), mfgp.exp_decay())[family]
+    x, u, y = reference.study(rng, 230)
+    data = reference.data(x, u, y, 256)
+    theta = jnp.asarray(surrogate.flatten({}, 3, np.asarray(data.inputs.levels), len(data.inputs.levels))) + 0.1
+    loss = lambda t: -posterior.log_marginal_likelihood(surrogate.unflatten(t, data.inputs), data)  # noqa: E731
+    value, gradient = posterior.log_marginal_likelihood_and_grad(lambda t: surrogate.unflatten(t, data.inputs), theta, data)
+    expected, expected_gradient = jax.value_and_grad(loss)(theta)
+    np.testing.assert_allclose(-value, expected, rtol=1e-10)
+    np.testing.assert_allclose(-gradient, expected_gradient, rtol=1e-7, atol=1e-7)
+    _, density = posterior.condition_and_weigh(surrogate.unflatten(theta, data.inputs), data)
+    np.testing.assert_allclose(density, value, rtol=1e-10)
+
+
+@FAMILIES
+def test_the_outline_has_the_mean_over_fantasies_and_a_variance_from_above(family: int) -> None:
+    rng = np.random.default_rng(10)
+    process, (x, u, y) = reference.processes(rng, 3)[family], reference.study(rng, 60)
+    data = reference.data(x, u, y, 64, reference.RUNGS)
+    pending = reference.inputs(rng.uniform(size=(2, 3)), reference.RUNGS[[0, 1]], 4, reference.RUNGS)
+    post = posterior.fantasise(jax.random.key(0), posterior.condition(process, data), pending, 5)
+    query = reference.inputs(rng.uniform(size=(40, 3)), np.full(40, reference.RUNGS[2]), levels=reference.RUNGS)
+    mean, variance = posterior.outline(post).predict(query)
+    exact_mean, exact = post.predict(query)
+    np.testing.assert_allclose(mean[0], np.mean(exact_mean, axis=0), rtol=1e-9, atol=1e-9)
+    assert np.all(variance >= exact * (1 - 1e-9)) and np.all(variance <= process.var(query) * (1 + 1e-9))
+    everything = posterior.outline(post, 1)
+    np.testing.assert_allclose(everything.predict(query)[1], exact, rtol=1e-9)
+    np.testing.assert_allclose(everything.predict_mean(query), mean, rtol=1e-9, atol=1e-9)
