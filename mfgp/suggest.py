@@ -286,11 +286,11 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
 
     A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
     it, in turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves
-    and the dearer evaluations are: beyond 128 rows escapes come at every second trial, beyond 256 at every fourth, beyond 320 at every
-    sixteenth, one at a time, and fresh starts half as often.
+    and the dearer evaluations are: beyond 128 rows escapes come at every fourth trial, beyond 320 at every sixteenth, one at a time, and
+    fresh starts half as often.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
-    period = 1 if rows <= 128 else 2 if rows <= 256 else 4 if rows <= 320 else 16
+    period = 1 if rows <= 128 else 4 if rows <= 320 else 16
     if refit and not warm:
         wanted[1 : 1 + options.restarts] = True
     elif refit:
