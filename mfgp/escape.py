@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from mfgp.data import Data, thin
 from mfgp.minimise import Minimum
-from mfgp.posterior import log_marginal_likelihood
+from mfgp.posterior import objective
 from mfgp.surrogates import Surrogate
 
 NEAR, FAR = 2.0, 4.0  # mostly logarithms
@@ -61,7 +61,7 @@ def most_promising(
     part = thin(data, SCREENED)
 
     def loss(t: Float[Array, "P"]) -> Float[Array, ""]:
-        value = -log_marginal_likelihood(surrogate.unflatten(t, part.inputs), part) - surrogate.log_prior(t, part.inputs)
+        value = objective(surrogate, t, part)
         return jnp.where(jnp.isfinite(value), value, jnp.inf)
 
     singles = one_by_one(key, surrogate, best.x, initial, d, num_levels)

@@ -124,6 +124,11 @@ def log_marginal_likelihood(process: Process, data: Data) -> Float[Array, ""]:
     return _log_density(chol, jnp.sum(white * white), constant, data)
 
 
+def objective(surrogate: Any, theta: Float[Array, "P"], data: Data) -> Float[Array, ""]:
+    """What `fit` minimises: -log marginal likelihood - log prior of the hyperparameters, nats."""
+    return -log_marginal_likelihood(surrogate.unflatten(theta, data.inputs), data) - surrogate.log_prior(theta, data.inputs)
+
+
 def log_marginal_likelihood_and_grad(
     process_of: Callable[[Float[Array, "P"]], Process], theta: Float[Array, "P"], data: Data
 ) -> tuple[Float[Array, ""], Float[Array, "P"]]:

@@ -21,7 +21,7 @@ from mfgp.fit import fit
 from mfgp.large import FIT_ROWS, Asked, choose, plan, rows_of, sample
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
-from mfgp.posterior import Posterior, condition_and_weigh, fantasise, log_marginal_likelihood, outline
+from mfgp.posterior import Posterior, condition_and_weigh, fantasise, objective, outline
 from mfgp.precision import precision_of
 from mfgp.surrogates import Options, Surrogate, random_starts
 
@@ -135,41 +135,43 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         posts, best, densities = jax.tree.map(lambda a: a[None], believe(thetas[0]))
     else:  # one after the other: a batch of LAPACK calls is slow on the CPU, and can hang
         posts, best, densities = jax.lax.map(believe, thetas)
-    last = jax.tree.map(lambda a: a[-1], posts)
     if isinstance(acquisition, Thompson):
+        last = jax.tree.map(lambda a: a[-1], posts)
         chosen = thompson(draw_key, last, problem.level, problem.candidates, NUM_RETURNED, acquisition.points)
     else:
-
-        def score(x: Float[Array, "M D"]) -> Float[Array, "M"]:
-            return weigh(x, posts, best)
-
-        outlines, typical = jax.vmap(outline)(posts), jnp.mean(best, axis=1, keepdims=True)
-
-        def screen(x: Float[Array, "M D"]) -> Float[Array, "M"]:
-            return weigh(x, outlines, typical)
-
-        def weigh(x: Float[Array, "M D"], beliefs: Any, best: Float[Array, "H S"]) -> Float[Array, "M"]:
-            query = at_level(x, problem.level, data.inputs)
-
-            def one(belief: Any, b: Float[Array, "S"]) -> Float[Array, "M"]:
-                return acquisition.value(belief, b, problem.unit, query)
-
-            if len(thetas) == 1:
-                return acquisition.average(one(jax.tree.map(lambda a: a[0], beliefs), best[0])[None])
-            return acquisition.average(jax.vmap(one)(beliefs, best))
-
-        chosen = maximise(score, problem.candidates, problem.free, problem.grid, NUM_RETURNED, screen)
+        chosen = _maximiser(acquisition, posts, best, problem)
     if surrogate.options.mcmc is None:
         loss = -densities[0] - surrogate.log_prior(fitted.theta, data.inputs)
     else:
-        loss = loss_of.__wrapped__(surrogate, fitted.theta, data)  # type: ignore[attr-defined]
+        loss = objective(surrogate, fitted.theta, data)
     return Result(chosen, fitted.theta, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
-@compiled(static_argnames=("surrogate",))
-def loss_of(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> Float[Array, ""]:
-    """The objective of the fit."""
-    return -log_marginal_likelihood(surrogate.unflatten(theta, data.inputs), data) - surrogate.log_prior(theta, data.inputs)
+def _maximiser(acquisition: Acquisition, posts: Posterior, best: Float[Array, "H S"], problem: Problem) -> Candidates:
+    """Where the acquisition, averaged over the posteriors of H draws of the hyperparameters, is largest."""
+
+    def weigh(x: Float[Array, "M D"], beliefs: Any, best: Float[Array, "H S"]) -> Float[Array, "M"]:
+        query = at_level(x, problem.level, problem.data.inputs)
+
+        def one(belief: Any, b: Float[Array, "S"]) -> Float[Array, "M"]:
+            return acquisition.value(belief, b, problem.unit, query)
+
+        if len(best) == 1:
+            return acquisition.average(one(jax.tree.map(lambda a: a[0], beliefs), best[0])[None])
+        return acquisition.average(jax.vmap(one)(beliefs, best))
+
+    outlines, typical = jax.vmap(outline)(posts), jnp.mean(best, axis=1, keepdims=True)
+    return maximise(
+        lambda x: weigh(x, posts, best),
+        problem.candidates,
+        problem.free,
+        problem.grid,
+        NUM_RETURNED,
+        screen=lambda x: weigh(x, outlines, typical),
+    )
+
+
+loss_of = compiled(static_argnames=("surrogate",))(objective)
 
 
 def suggest(

@@ -77,7 +77,7 @@ def test_likelihood_and_gradient_equal_those_of_all_observations(name: str) -> N
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_likelihood_equals_scipys_of_all_observations(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    x, level, y = history(rng, 30)
+    x, level, y = history(rng, 34)
     process = reference.processes(rng, 3)[1]
     p, u = reference.as_numpy(process), (level + 0.5) / EPOCHS
     covariance = reference.cov(p, x, u, x, u) + p.noise * np.eye(len(y))
