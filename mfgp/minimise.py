@@ -46,7 +46,7 @@ def minimise(
     tolerance: float,
     max_move: float,
     precondition: Callable[[Float[Array, "P"]], Float[Array, "P P"]] | None = None,
-    promise: float = 0.0,
+    promise: float | Float[Array, ""] = 0.0,
 ) -> Minimum:
     """Minimise over low <= x <= high (low == high holds a coordinate); stops when two accepted steps in a row gain < `tolerance`, or
     the quadratic model whose Hessian is known so far promises less than `promise` (for use with a precondition).

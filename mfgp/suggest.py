@@ -288,15 +288,15 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
 
     A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
     it, in turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves
-    and the dearer evaluations are: beyond 128 rows escapes come at every fourth trial, beyond 320 at every sixteenth, one at a time, and
-    fresh starts half as often.
+    and the dearer evaluations are: beyond 128 rows escapes come at every fourth trial and fresh starts at every second, beyond 320 both
+    at every sixteenth, escapes one at a time.
     """
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
     period = 1 if rows <= 128 else 4 if rows <= 320 else 16
     if refit and not warm:
         wanted[1 : 1 + options.restarts] = True
     elif refit:
-        spacing = 1 if period == 1 else 2 * period
+        spacing = 2 if period == 4 else period
         turn, due = trial // spacing, trial % spacing == 0
         wanted[0] = True
         wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
