@@ -64,12 +64,16 @@ def fit(
     budgets: Int[Array, "B"],
     key: Array | None = None,
     initial: Float[Array, "P"] | None = None,
+    warm: bool = False,
 ) -> Fit:
     """The best local minimum from S starts, each with its own budget of evaluations (0: the start is left out).
 
     Budgets beyond the starts are of escapes: descents from a promising change of the best so far, in turn in one hyperparameter and
     in many, drawn with `key` around `initial` (see escape.py). All run one after the other: in lock step they would batch LAPACK calls
     (see posterior.py), and all would take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
+
+    warm: starts[0] is an earlier fit's result, and its descent ends as soon as little more is promised. A start that may lie on a
+    plateau, where the model promises little and is wrong, must not end like that.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]
@@ -91,7 +95,7 @@ def fit(
             tolerance=TOLERANCE,
             max_move=MAX_MOVE,
             precondition=lambda t: inverse_information(surrogate, t, data),
-            promise=jnp.where(turn == 0, PROMISE, 0.0),  # far from an optimum the model promises little on plateaus
+            promise=jnp.where(warm & (turn == 0), PROMISE, 0.0),
         )
         x, value = (jnp.where(end.value < best.value, new, old) for new, old in ((end.x, best.x), (end.value, best.value)))
         return Minimum(x, value, best.evaluations + end.evaluations), None

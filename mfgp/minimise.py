@@ -56,9 +56,6 @@ def minimise(
     """
     identity, tiny = jnp.eye(start.shape[0], dtype=start.dtype), float(jnp.finfo(start.dtype).tiny)
 
-    def held(x: Float[Array, "P"], gradient: Float[Array, "P"]) -> Bool[Array, "P"]:
-        return ((x <= low) & (gradient >= 0)) | ((x >= high) & (gradient <= 0))
-
     def turn(s: _State) -> _State:
         first = s.evaluations == 0
         trial = jnp.clip(s.x + s.step * s.direction, low, high)
@@ -68,15 +65,7 @@ def minimise(
         finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
         accept = finite & (first | (value <= s.value + ARMIJO * jnp.minimum(expected, 0.0)))
 
-        change = gradient - s.gradient
-        curvature = jnp.vdot(move, change)
-        update = accept & ~first & (curvature > 1e-10 * jnp.linalg.norm(move) * jnp.linalg.norm(change))
-        h = s.inverse_hessian
-        if precondition is None:  # Nocedal & Wright 2006, eq. 6.20
-            h = jnp.where(s.age == 0, identity * (curvature / jnp.maximum(jnp.vdot(change, change), tiny)), h)
-        h = jnp.where(update, _bfgs(h, move, change, jnp.where(update, curvature, 1.0)), s.inverse_hessian)
-        age = s.age + update
-
+        h, age = _learned(s, move, gradient - s.gradient, accept & ~first, scaled=precondition is not None)
         # A step that had to be shortened to nothing: start over with a new inverse Hessian, or stop if it was new.
         exhausted = ~accept & (s.step < 1e-4)
         x = jnp.where(accept, trial, s.x)
@@ -86,8 +75,9 @@ def minimise(
         else:
             renew = first | exhausted | (accept & (age >= REFRESH))
             h, age = jax.lax.cond(renew, lambda: precondition(x), lambda: h), jnp.where(renew, 0, age)
-        pg = jnp.where(held(x, g), 0.0, g)
-        direction = jnp.where(held(x, g), 0.0, -h @ pg)
+        held = ((x <= low) & (g >= 0)) | ((x >= high) & (g <= 0))
+        pg = jnp.where(held, 0.0, g)
+        direction = jnp.where(held, 0.0, -h @ pg)
         promised = -0.5 * jnp.vdot(pg, direction)
         # The identity knows no scale.
         limit = jnp.where(age == 0, min(max_move, 1.0), max_move) if precondition is None else max_move
@@ -112,6 +102,19 @@ def minimise(
 
     end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, _initial(start))
     return Minimum(end.x, end.value, end.evaluations)
+
+
+def _learned(
+    s: _State, move: Float[Array, "P"], change: Float[Array, "P"], accept: Bool[Array, ""], scaled: bool
+) -> tuple[Float[Array, "P P"], Int[Array, ""]]:
+    """The inverse Hessian and its age after a step, if the step shows positive curvature; one that was not `scaled` is by its first."""
+    curvature = jnp.vdot(move, change)
+    update = accept & (curvature > 1e-10 * jnp.linalg.norm(move) * jnp.linalg.norm(change))
+    h = s.inverse_hessian
+    if not scaled:  # Nocedal & Wright 2006, eq. 6.20
+        square = jnp.maximum(jnp.vdot(change, change), jnp.finfo(change.dtype).tiny)
+        h = jnp.where(s.age == 0, jnp.eye(len(move), dtype=move.dtype) * (curvature / square), h)
+    return jnp.where(update, _bfgs(h, move, change, jnp.where(update, curvature, 1.0)), s.inverse_hessian), s.age + update
 
 
 def _bfgs(h: Float[Array, "P P"], move: Float[Array, "P"], change: Float[Array, "P"], curvature: Float[Array, ""]) -> Float[Array, "P P"]:

@@ -120,7 +120,7 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
     fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1 - surrogate.options.escapes)
     starts = jnp.concatenate([problem.first[:1], fresh])
-    fitted = fit(surrogate, data, starts, problem.budgets, jax.random.fold_in(start_key, 0), problem.initial)
+    fitted = fit(surrogate, data, starts, problem.budgets, jax.random.fold_in(start_key, 0), problem.initial, warm=True)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
         chain = partial(draw, chain_key, surrogate.options.mcmc, surrogate, data)
@@ -291,20 +291,19 @@ def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -
     and the dearer evaluations are: beyond 128 rows escapes come at every fourth trial and fresh starts at every second, beyond 320 both
     at every sixteenth, escapes one at a time.
     """
+    fresh_period, escape_period = (1, 1) if rows <= 128 else (2, 4) if rows <= 320 else (16, 16)
+    few = warm and rows > 320
     wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
-    period = 1 if rows <= 128 else 4 if rows <= 320 else 16
+    escaping = np.zeros(options.escapes, bool)
     if refit and not warm:
         wanted[1 : 1 + options.restarts] = True
     elif refit:
-        spacing = 2 if period == 4 else period
-        turn, due = trial // spacing, trial % spacing == 0
+        first = 1 + trial // fresh_period % 2
         wanted[0] = True
-        wanted[1 + turn % 2 : 1 + turn % 2 + options.warm_restarts] = due
-    escaping = np.zeros(options.escapes, bool)
-    if refit and (not warm or trial % period == period // 2):
-        rare = warm and period == 16
-        first = trial // period % 2 if rare else 0  # the two kinds in turn
-        number = options.escapes if rows <= 64 else 1 if rare else (options.escapes + 1) // 2
+        wanted[first : first + options.warm_restarts] = trial % fresh_period == 0
+    if refit and (not warm or trial % escape_period == escape_period // 2):
+        first = trial // escape_period % 2 if few else 0  # the two kinds in turn
+        number = options.escapes if rows <= 64 else 1 if few else (options.escapes + 1) // 2
         escaping[first : first + number] = True
     return np.where(np.concatenate([wanted, escaping]), options.max_evaluations, 0).astype(np.int32)
 

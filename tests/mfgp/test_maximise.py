@@ -111,7 +111,10 @@ def test_a_screen_decides_which_of_many_candidates_are_scored() -> None:
     rng = np.random.default_rng(5)
     candidates = jnp.asarray(rng.uniform(size=(4 * maximise.SHORTLIST + 3, 2)))
     held, grid = jnp.zeros(candidates.shape, bool), grid_of([0, 0], [0, 0], [0, 0], [0, 0])
-    score = lambda x: -jnp.abs(x[:, 0] - 0.37)  # noqa: E731
+
+    def score(x: jax.Array) -> jax.Array:
+        return -jnp.abs(x[:, 0] - 0.37)
+
     plain = maximise.maximise(score, candidates, held, grid, 8)
     likeness = maximise.maximise(score, candidates, held, grid, 8, lambda x: 3.0 * score(x) + 0.01 * jnp.sin(50 * x[:, 1]))
     np.testing.assert_array_equal(likeness.x, plain.x)
