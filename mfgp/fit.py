@@ -8,14 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mfgp.data import Data, thin
-from mfgp.escape import most_promising
+from mfgp.escape import KINDS, escape
 from mfgp.minimise import Minimum, minimise
 from mfgp.posterior import factorise, gram, log_marginal_likelihood_and_grad
 from mfgp.surrogates import Surrogate
 
 TOLERANCE = 1e-3  # nats: far below what separates two models
-PROMISE = 0.02  # nats that a quadratic model must promise for another evaluation
+PROMISE = 0.02  # nats that another evaluation must be good for
 MAX_MOVE = 2.0  # per step and coordinate, mostly logarithms
+HOPE = 5.0  # times what it promises the model may gain: a descent that would not even then beat the best so far is given up
 SUBSET = 64  # rows at least, or a third of all, that the preconditioner is computed on
 RIDGE = 0.3
 
@@ -68,22 +69,24 @@ def fit(
 ) -> Fit:
     """The best local minimum from S starts, each with its own budget of evaluations (0: the start is left out).
 
-    Budgets beyond the starts are of escapes: descents from a promising change of the best so far, in turn in one hyperparameter and
-    in many, drawn with `key` around `initial` (see escape.py). All run one after the other: in lock step they would batch LAPACK calls
-    (see posterior.py), and all would take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
+    Budgets beyond the starts are of escapes: descents from a change of the best so far, of each kind in turn, drawn with `key` around
+    `initial` (see escape.py). All run one after the other: in lock step they would batch LAPACK calls (see posterior.py), and all would
+    take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
 
-    warm: starts[0] is an earlier fit's result, and its descent ends as soon as little more is promised. A start that may lie on a
-    plateau, where the model promises little and is wrong, must not end like that.
+    Where the model promises little it may be wrong, on a plateau far from any optimum, so descents from drawn points end when they stand
+    still. Two kinds end early: an escape near the best point, if HOPE times what is promised would not beat that; and the first start, if
+    `warm` says that it is an earlier fit's result, as soon as less than PROMISE is promised.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]
 
     def descend(best: Minimum, turn: Int[Array, ""]) -> tuple[Minimum, None]:
         start = starts[jnp.minimum(turn, num_starts - 1)]
+        is_drawn = (turn < num_starts) | ((turn - num_starts) % len(KINDS) == KINDS.index("redrawn"))
         if key is not None and initial is not None:
             start = jax.lax.cond(
                 (turn >= num_starts) & (budgets[turn] > 0),
-                lambda: most_promising(jax.random.fold_in(key, turn), surrogate, best, initial, data, (turn - num_starts) % 2 == 1),
+                lambda: escape(jax.random.fold_in(key, turn), surrogate, best, initial, data, turn - num_starts),
                 lambda: start,
             )
         end = minimise(
@@ -95,7 +98,7 @@ def fit(
             tolerance=TOLERANCE,
             max_move=MAX_MOVE,
             precondition=lambda t: inverse_information(surrogate, t, data),
-            promise=jnp.where(warm & (turn == 0), PROMISE, 0.0),
+            enough=lambda value: jnp.where(is_drawn, PROMISE * (warm & (turn == 0)), (value - best.value + PROMISE) / HOPE),
         )
         x, value = (jnp.where(end.value < best.value, new, old) for new, old in ((end.x, best.x), (end.value, best.value)))
         return Minimum(x, value, best.evaluations + end.evaluations), None

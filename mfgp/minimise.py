@@ -46,10 +46,10 @@ def minimise(
     tolerance: float,
     max_move: float,
     precondition: Callable[[Float[Array, "P"]], Float[Array, "P P"]] | None = None,
-    promise: float | Float[Array, ""] = 0.0,
+    enough: Callable[[Float[Array, ""]], Float[Array, ""] | float] = lambda value: 0.0,
 ) -> Minimum:
     """Minimise over low <= x <= high (low == high holds a coordinate); stops when two accepted steps in a row gain < `tolerance`, or
-    the quadratic model whose Hessian is known so far promises less than `promise` (for use with a precondition).
+    the quadratic model whose Hessian is known so far promises a gain of less than enough(value) (for use with a precondition).
 
     max_move bounds the change of a coordinate in one step. max_evaluations is traced; with 0 the start comes back. precondition(x)
     is an approximate inverse Hessian, positive definite; without it the identity, scaled by the first step, is where BFGS begins.
@@ -97,7 +97,7 @@ def minimise(
             step=jnp.where(new, 1.0, s.step * _shortening(expected, value - s.value)),
             stalled=stalled,
             evaluations=s.evaluations + 1,
-            done=(accept & ((jnp.max(jnp.abs(pg)) < 1e-6) | (promised < promise))) | (stalled >= 2) | give_up,
+            done=(accept & ((jnp.max(jnp.abs(pg)) < 1e-6) | (promised < enough(value)))) | (stalled >= 2) | give_up,
         )
 
     end = jax.lax.while_loop(lambda s: ~s.done & (s.evaluations < max_evaluations), turn, _initial(start))

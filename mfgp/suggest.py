@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
+from mfgp.budgets import budgets
 from mfgp.collapsed import collapse, describe, num_observations
 from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
@@ -23,7 +24,7 @@ from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
 from mfgp.posterior import Posterior, condition_and_weigh, fantasise, objective, outline
 from mfgp.precision import precision_of
-from mfgp.surrogates import Options, Surrogate, random_starts
+from mfgp.surrogates import Surrogate, random_starts
 
 NUM_RETURNED = 64
 CONTINUOUS, INTEGER, FIXED, CATEGORY = 0, 1, 2, 3
@@ -283,31 +284,6 @@ def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.nda
     return np.stack([main, *np.resize(draws, (surrogate.options.mcmc.draws, len(main)))])
 
 
-def _budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -> np.ndarray:
-    """Evaluations per start: the warm one, the initial values, random ones; then per escape.
-
-    A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with
-    it, in turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves
-    and the dearer evaluations are: beyond 128 rows escapes come at every fourth trial and fresh starts at every second, beyond 320 both
-    at every sixteenth, escapes one at a time.
-    """
-    fresh_period, escape_period = (1, 1) if rows <= 128 else (2, 4) if rows <= 320 else (16, 16)
-    few = warm and rows > 320
-    wanted = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
-    escaping = np.zeros(options.escapes, bool)
-    if refit and not warm:
-        wanted[1 : 1 + options.restarts] = True
-    elif refit:
-        first = 1 + trial // fresh_period % 2
-        wanted[0] = True
-        wanted[first : first + options.warm_restarts] = trial % fresh_period == 0
-    if refit and (not warm or trial % escape_period == escape_period // 2):
-        first = trial // escape_period % 2 if few else 0  # the two kinds in turn
-        number = options.escapes if rows <= 64 else 1 if few else (options.escapes + 1) // 2
-        escaping[first : first + number] = True
-    return np.where(np.concatenate([wanted, escaping]), options.max_evaluations, 0).astype(np.int32)
-
-
 def problem_of(
     surrogate: Surrogate,
     *,
@@ -348,7 +324,7 @@ def problem_of(
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
         initial=surrogate.flatten({}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
-        budgets=_budgets(surrogate.options, seed[1], len(data.y), warm is not None, refit),  # type: ignore[arg-type]
+        budgets=budgets(surrogate.options, seed[1], len(data.y), warm is not None, refit),  # type: ignore[arg-type]
         candidates=candidates,  # type: ignore[arg-type]
         free=free & (space.kind != FIXED),
         grid=space.grid,

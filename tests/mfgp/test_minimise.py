@@ -56,7 +56,7 @@ def test_a_start_of_which_the_quadratic_model_promises_too_little_is_not_left() 
     def f(x: jax.Array) -> jax.Array:
         return 50.0 * jnp.sum((x - 0.5) ** 2)
 
-    options = dict(precondition=lambda x: jnp.eye(2) / 100.0, promise=0.02)
+    options = dict(precondition=lambda x: jnp.eye(2) / 100.0, enough=lambda value: 0.02)
     near, far = (run(f, [0.5, 0.5 + distance], [0, 0], [1, 1], **options) for distance in (0.01, 0.1))
     assert near.evaluations == 1 and near.x[1] == 0.51  # .005 to be gained
     assert far.evaluations == 2  # .5 to be gained, by Newton's step

@@ -221,11 +221,11 @@ def test_other_acquisitions_give_sensible_suggestions(acquisition: Any) -> None:
 
 def test_fresh_starts_rescue_a_fit_from_a_warm_start_without_a_slope() -> None:
     """Inverse bandwidths at their lower bound: every coordinate is switched off, and the gradient that could switch it on is zero."""
-    alone, rescued, escaped = (mfgp.exp_decay(restarts=1, warm_restarts=k, escapes=e) for k, e in ((0, 0), (1, 0), (0, 2)))
+    alone, rescued, escaped = (mfgp.exp_decay(restarts=1, warm_restarts=k, escapes=e) for k, e in ((0, 0), (1, 0), (0, 1)))
     good = mfgp.suggest(alone, **problem(24))
     stuck = good.hyperparameters | dict(inverse_bandwidth=[1e-4] * 3)
-    trials = [mfgp.suggest(rescued, **problem(24, warm=stuck) | dict(seed=(1, trial))) for trial in (2, 3)]
+    trials = [mfgp.suggest(rescued, **problem(24, warm=stuck) | dict(seed=(1, trial))) for trial in (4, 3)]
     assert mfgp.suggest(alone, **problem(24, warm=stuck)).loss > good.loss + 5
-    assert trials[0].loss < good.loss + 0.1
-    assert trials[1].loss < good.loss + 5
+    assert trials[0].loss < good.loss + 0.1  # from the initial values
+    assert trials[1].loss < good.loss + 5  # from random ones
     assert mfgp.suggest(escaped, **problem(24, warm=stuck)).loss < good.loss + 5
