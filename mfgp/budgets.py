@@ -15,7 +15,7 @@ PERIODS_BEYOND = (16, 8, 16, 8, 16)
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, also those of every tenth trial, where only these are refitted
 
 
-def budgets(options: Options, trial: int, rows: int, warm: bool, refit: bool) -> np.ndarray:
+def allot(options: Options, trial: int, rows: int, warm: bool, refit: bool) -> np.ndarray:
     """Evaluations per start: the warm one, the initial values, random ones; then per escape. Without a warm start nothing is left out."""
     fresh, *escapes = next((periods for most, periods in PERIODS.items() if rows <= most), PERIODS_BEYOND)
     position = trial * GOLDEN % 2

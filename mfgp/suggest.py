@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from mfgp.acquisition import Acquisition, ExpectedImprovement, Thompson, incumbent
-from mfgp.budgets import budgets
+from mfgp.budgets import allot
 from mfgp.collapsed import collapse, describe, num_observations
 from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
@@ -305,8 +305,7 @@ def problem_of(
     x, r, y, pending_x, pending_r, candidates = (np.asarray(a, np.float64) for a in (x, r, y, pending_x, pending_r, candidates))
     free = np.asarray(free, bool)
     d = space.kind.shape[0]
-    arrays = dict(x=x, r=r, y=y, pending_x=pending_x, pending_r=pending_r, candidates=candidates, free=free)
-    _check(arrays, d, pending_size)
+    _check(dict(x=x, r=r, y=y, pending_x=pending_x, pending_r=pending_r, candidates=candidates, free=free), d, pending_size)
     levels = np.unique(np.concatenate([r, pending_r, [r_acq]]))
     padded_levels = np.concatenate([levels, np.full(bucket(len(levels), MIN_LEVELS) - len(levels), levels[-1])])
     z = TARGETS[surrogate.options.targets](y, r)
@@ -315,20 +314,19 @@ def problem_of(
     level = int(np.searchsorted(padded_levels, r_acq))
     data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
     data = (collapse(data, level) if surrogate.collapses else None) or data
-    return Problem(
-        seed=np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
-        data=data,
-        pending=_inputs(pending_x, pending_r, padded_levels, pending_size, d),
-        level=np.int32(level),  # type: ignore[arg-type]
+    arrays: dict[str, Any] = dict(  # of NumPy, which a compiled function takes as they are
+        seed=np.array([s % 2**32 for s in seed], np.uint32),
+        level=np.int32(level),
         # In units of the spread at r_acq, which may be far less than the joint one.
-        unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),  # type: ignore[arg-type]
-        first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
-        initial=surrogate.flatten({}, d, levels, len(padded_levels)),  # type: ignore[arg-type]
-        budgets=budgets(surrogate.options, seed[1], len(data.y), warm is not None, refit),  # type: ignore[arg-type]
-        candidates=candidates,  # type: ignore[arg-type]
+        unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),
+        first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),
+        initial=surrogate.flatten({}, d, levels, len(padded_levels)),
+        budgets=allot(surrogate.options, seed[1], len(data.y), warm is not None, refit),
+        candidates=candidates,
         free=free & (space.kind != FIXED),
-        grid=space.grid,
     )
+    pending = _inputs(pending_x, pending_r, padded_levels, pending_size, d)
+    return Problem(data=data, pending=pending, grid=space.grid, **arrays)
 
 
 def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool) -> Suggestion:

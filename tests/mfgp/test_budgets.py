@@ -2,21 +2,21 @@ import numpy as np
 import pytest
 
 import mfgp
-from mfgp.budgets import PERIODS, PERIODS_BEYOND, budgets
+from mfgp.budgets import PERIODS, PERIODS_BEYOND, allot
 
 OPTIONS = mfgp.exp_decay().options
 
 
 def test_a_fit_without_a_warm_start_leaves_nothing_out_and_no_refit_spends_nothing() -> None:
-    cold = budgets(OPTIONS, 7, 512, warm=False, refit=True)
+    cold = allot(OPTIONS, 7, 512, warm=False, refit=True)
     assert cold[0] == 0 and np.all(cold[1:] == OPTIONS.max_evaluations)
-    assert not np.any(budgets(OPTIONS, 7, 512, warm=True, refit=False))
+    assert not np.any(allot(OPTIONS, 7, 512, warm=True, refit=False))
 
 
 @pytest.mark.parametrize("spacing", [1, 2, 4, 10, 16])
 @pytest.mark.parametrize("rows", [64, 128, 320, 800])
 def test_each_kind_of_start_comes_as_often_as_its_period_says_however_seldom_fits_are(rows: int, spacing: int) -> None:
-    fits = np.array([budgets(OPTIONS, trial, rows, warm=True, refit=True) > 0 for trial in range(0, 800 * spacing, spacing)])
+    fits = np.array([allot(OPTIONS, trial, rows, warm=True, refit=True) > 0 for trial in range(0, 800 * spacing, spacing)])
     fresh, *escapes = PERIODS.get(rows, PERIODS_BEYOND)
     assert np.all(fits[:, 0])
     initial, random = fits[:, 1].mean(), fits[:, 2].mean()
