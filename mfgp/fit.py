@@ -14,6 +14,7 @@ from mfgp.posterior import factorise, gram, log_marginal_likelihood_and_grad
 from mfgp.surrogates import Surrogate
 
 TOLERANCE = 1e-3  # nats: far below what separates two models
+REFIT_TOLERANCE = 1e-2  # where the next refit goes on: the last hundredths take a third of the evaluations
 PROMISE = 0.02  # nats that another evaluation must be good for
 MAX_MOVE = 2.0  # per step and coordinate, mostly logarithms
 HOPE = 5.0  # times what it promises the model may gain: a descent that would not even then beat the best so far is given up
@@ -95,7 +96,7 @@ def fit(
             low,
             high,
             budgets[turn],
-            tolerance=TOLERANCE,
+            tolerance=jnp.where(warm & (budgets[0] > 0), REFIT_TOLERANCE, TOLERANCE),
             max_move=MAX_MOVE,
             precondition=lambda t: inverse_information(surrogate, t, data),
             enough=lambda value: jnp.where(is_drawn, PROMISE * (warm & (turn == 0)), (value - best.value + PROMISE) / HOPE),

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 ARMIJO = 1e-4
-REFRESH = 8  # accepted steps after which the preconditioner is computed anew
+REFRESH = 3  # accepted steps after which the preconditioner is computed anew: it is worth more than what BFGS has learned since
+LENGTHEN = 2.0  # after an accepted step: where one had to be shortened, the next one's full length mostly is too long as well
 
 
 class Minimum(NamedTuple):
@@ -43,7 +44,7 @@ def minimise(
     high: Float[Array, "P"],
     max_evaluations: Int[Array, ""],
     *,
-    tolerance: float,
+    tolerance: Float[Array, ""] | float,
     max_move: float,
     precondition: Callable[[Float[Array, "P"]], Float[Array, "P P"]] | None = None,
     enough: Callable[[Float[Array, ""]], Float[Array, ""] | float] = lambda value: 0.0,
@@ -87,6 +88,7 @@ def minimise(
         stalled = jnp.where(accept, jnp.where(gain < tolerance, s.stalled + 1, 0), s.stalled)
         give_up = (exhausted & (s.age == 0)) | (first & ~accept)
         new = accept | exhausted
+        shortened = s.step * _shortening(expected, value - s.value)
         return _State(
             x=x,
             value=jnp.where(accept, value, s.value),
@@ -94,7 +96,7 @@ def minimise(
             inverse_hessian=h,
             age=age.astype(jnp.int32),
             direction=jnp.where(new, direction, s.direction),
-            step=jnp.where(new, 1.0, s.step * _shortening(expected, value - s.value)),
+            step=jnp.where(exhausted, 1.0, jnp.where(accept, jnp.minimum(1.0, LENGTHEN * s.step), shortened)),
             stalled=stalled,
             evaluations=s.evaluations + 1,
             done=(accept & ((jnp.max(jnp.abs(pg)) < 1e-6) | (promised < enough(value)))) | (stalled >= 2) | give_up,
