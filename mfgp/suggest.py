@@ -321,7 +321,7 @@ def problem_of(
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),
         initial=surrogate.flatten({}, d, levels, len(padded_levels)),
-        budgets=allot(surrogate.options, seed[1], len(data.y), warm is not None, refit),
+        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, refit),
         candidates=candidates,
         free=free & (space.kind != FIXED),
     )

@@ -44,6 +44,20 @@ def test_the_best_start_wins_and_a_start_without_budget_is_left_out() -> None:
     assert np.array_equal(idle.theta, first) and idle.loss == np.inf and idle.evaluations == 0
 
 
+def test_a_refit_ends_sooner_than_a_fit_without_warm_start_and_hardly_higher() -> None:
+    surrogate = mfgp.exp_decay()
+    data = reference.data(*reference.study(np.random.default_rng(2), 40), 64, reference.RUNGS)
+    first = jnp.asarray(initial(surrogate, 3))
+    solve = jax.jit(lambda starts, budgets, warm: fit(surrogate, data, starts, budgets, warm=warm), static_argnums=2)
+    cold = solve(jnp.stack([first, first]), jnp.asarray([0, 200]), True)  # nothing to go on from
+    same = solve(jnp.stack([first, first]), jnp.asarray([0, 200]), False)
+    assert (float(cold.loss), int(cold.evaluations)) == (float(same.loss), int(same.evaluations))
+    starts, budgets = jnp.stack([cold.theta, first]), jnp.asarray([200, 200])
+    refit, searched = solve(starts, budgets, True), solve(starts, budgets, False)
+    assert refit.evaluations < searched.evaluations
+    assert float(refit.loss) <= float(cold.loss) < float(searched.loss) + 0.1
+
+
 def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:
     """With few rows the subset is all of them: the expectation of the observed information over draws of the targets."""
     surrogate = mfgp.exp_decay()
