@@ -39,7 +39,9 @@ def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, floa
 def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m experiments.bench studies", description=__doc__)
     parser.add_argument("--trials", type=int, default=300, help="of the A-BOHB study")
-    parser.add_argument("--events", type=int, default=5000, help="trials of the studies without a model")
+    parser.add_argument(
+        "--events", type=int, default=3000, help="trials of the studies without a model; a fifth of the smallest table at most"
+    )
     options = parser.parse_args(arguments)
     prepare_environment()
     os.environ["JAX_PLATFORMS"] = "cpu"
