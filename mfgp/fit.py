@@ -75,8 +75,9 @@ def fit(
     take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
 
     Where the model promises little it may be wrong, on a plateau far from any optimum, so descents from drawn points end when they stand
-    still. Two kinds end early: an escape near the best point, if HOPE times what is promised would not beat that; and the first start, if
-    `warm` says that it is an earlier fit's result, as soon as less than PROMISE is promised.
+    still: at TOLERANCE, or REFIT_TOLERANCE where there is an earlier fit's result to go on from. Two kinds end early: an escape near the
+    best point, if HOPE times what is promised would not beat that; and the first start, if `warm` says that it is an earlier fit's result,
+    as soon as less than PROMISE is promised.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]

@@ -55,7 +55,7 @@ def test_a_refit_ends_sooner_than_a_fit_without_warm_start_and_hardly_higher() -
     starts, budgets = jnp.stack([cold.theta, first]), jnp.asarray([200, 200])
     refit, searched = solve(starts, budgets, True), solve(starts, budgets, False)
     assert refit.evaluations < searched.evaluations
-    assert float(refit.loss) <= float(cold.loss) < float(searched.loss) + 0.1
+    assert float(refit.loss) <= float(cold.loss) and float(refit.loss) < float(searched.loss) + 0.1
 
 
 def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:

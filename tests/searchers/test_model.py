@@ -66,6 +66,7 @@ def test_a_belief_is_the_dense_posterior_at_each_points_own_resource(hyperparame
 
 def test_fantasies_spread_the_means_around_that_without_pending_evaluations(hyperparameters):
     known = some_data(num_pending=2)
+    hyperparameters = hyperparameters | {"noise": 1e-4}  # lest an observation teach little
     query = np.concatenate([known.pending_x, [[0.5, 0.5]]]), np.concatenate([known.pending_r, u([9])])
     with_pending = believe(SURROGATE, hyperparameters, (0, 1), known, *query, num_fantasies=500)
     without = believe(
@@ -78,7 +79,7 @@ def test_fantasies_spread_the_means_around_that_without_pending_evaluations(hype
     )
     _, covariance = dense(observed, hyperparameters, *query, np.ones(16, bool))
     np.testing.assert_allclose(with_pending.std, np.sqrt(np.diag(covariance)), rtol=1e-6)
-    assert np.all(with_pending.std[:2] < 0.9 * without.std[:2])
+    assert np.all(with_pending.std[:2] < 0.7 * without.std[:2])
 
 
 def test_expected_improvement_is_its_monte_carlo_mean():
