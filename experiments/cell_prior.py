@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float64, Int
 
-from experiments.benchmarks.nasbench201 import EDGES, TASKS, Cells, load_cells
+from experiments.benchmarks.nasbench201 import EDGES, TASKS, Cells, best_cells, load_cells, worst_cells
 
 Which = Literal["best", "worst"]
 
@@ -28,9 +28,7 @@ def frequencies(ops: Int[np.ndarray, "N E"], num_operations: int) -> Float64[np.
 
 def chosen(cells: Cells, task: str, which: Which, number: int) -> Int[np.ndarray, "N E"]:
     """The operations of the `number` best or worst cells by mean validation accuracy on `task` after 200 epochs."""
-    final = np.nanmean(cells.final[list(TASKS).index(task)], axis=1)
-    order = np.argsort(-final, kind="stable")
-    return cells.ops[order[:number] if which == "best" else order[-number:]]
+    return (best_cells if which == "best" else worst_cells)(cells, task, number)
 
 
 def as_yaml(table: Float64[np.ndarray, "E O"], operations: tuple[str, ...], names: list[str]) -> str:

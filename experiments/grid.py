@@ -38,6 +38,7 @@ EVENTS = pa.schema(
         ("seconds", pa.float64()),
         ("decision", pa.string()),
         ("final", pa.float64()),  # of a report that became the incumbent: what its configuration reaches at r_max
+        ("test", pa.float64()),  # and its test metric, where the benchmark has one
     ]
 )
 
@@ -121,10 +122,13 @@ class _Fold:
             "seconds": None if report is None else report.seconds,
             "decision": None if event.verdict is None else event.verdict.decision.value,
             "final": None,
+            "test": None,
         }
         if metric is not None and metric < self._best:
             self._best = metric
             row["final"] = self._final(job)
+            if hasattr(self._benchmark, "test_metric"):
+                row["test"] = self._benchmark.test_metric(job.config)
         for name, value in row.items():
             self.columns[name].append(value)
 
@@ -219,8 +223,18 @@ def _progress(say: Callable[[str], None], done: int, total: int, began: float) -
         say(f"{done}/{total} studies in {elapsed:.0f} s, {elapsed / done * (total - done):.0f} s to go")
 
 
-def incumbents(table: pa.Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(times, best metric so far, what its configuration reaches at r_max): one entry per new incumbent."""
+class Incumbents(NamedTuple):
+    """One entry per new incumbent of a study.
+
+    `best`: its metric, minimised; `final`: what its configuration reaches at r_max; `test`: its test metric, nan where there is none.
+    """
+
+    time: np.ndarray
+    best: np.ndarray
+    final: np.ndarray
+    test: np.ndarray
+
+
+def incumbents(table: pa.Table) -> Incumbents:
     rows = table.filter(pc.is_valid(table["final"]))
-    time, metric, final = (rows[name].to_numpy() for name in ("time", "metric", "final"))
-    return time, metric, final
+    return Incumbents(*(rows[name].to_numpy() for name in ("time", "metric", "final", "test")))

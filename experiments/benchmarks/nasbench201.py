@@ -36,25 +36,38 @@ STAND_IN = "NAS-Bench-201's final accuracies with modelled curves stand in for i
 class NASBench201:
     """Tune the six operations of a cell on `task`; the metric is the validation error (fraction) after each of 200 epochs.
 
-    A cell's final value is that of one of its real repetitions, drawn by `seed`. `optimum`: the best mean over repetitions.
+    A cell's final value is that of one of its real repetitions, drawn by `seed`. `optimum`: the best mean over repetitions, of all cells.
+    `best_on`: choose among no more than the `number` best cells on that task, by mean validation accuracy (Carstensen et al. 2022).
     """
 
     mode, r_max, metric_name, stand_in = "min", EPOCHS, "validation error", STAND_IN
 
-    def __init__(self, task: str = "cifar10", seed: int = 0, folder: str = "nasbench201", data_dir: str | None = None) -> None:
-        if task not in TASKS:
-            raise ValueError(f"benchmark.task={task!r} is unknown; valid are {', '.join(TASKS)}")
+    def __init__(
+        self,
+        task: str = "cifar10",
+        seed: int = 0,
+        folder: str = "nasbench201",
+        data_dir: str | None = None,
+        best_on: str | None = None,
+        number: int = 10,
+    ) -> None:
+        for name, given in (("task", task), ("best_on", best_on)):
+            if given not in TASKS and (name, given) != ("best_on", None):
+                raise ValueError(f"benchmark.{name}={given!r} is unknown; valid are {', '.join(TASKS)}")
         self.task, self.seed, self._path = task, seed, _find(folder, data_dir)
         cells = _cells(self._path)
-        choices = {"type": "categorical", "choices": list(cells.op_names)}
-        self.space = build_space({"hyperparameters": {f"edge_{edge}": dict(choices) for edge in EDGES}})
+        if not 2 <= number <= len(cells.ops):
+            raise ValueError(f"benchmark.number={number} must be from 2 to {len(cells.ops)}, the number of cells")
+        self._few = {} if best_on is None else {"|".join(cells.op_names[o] for o in ops): ops for ops in best_cells(cells, best_on, number)}
+        self.space = build_space({"hyperparameters": self._choices(cells)})
         which = list(TASKS).index(task)
-        self.pool_size = len(cells.ops)
+        self.pool_size = len(self._few or cells.ops)
         self._rows = {tuple(ops): row for row, ops in enumerate(cells.ops.tolist())}
         self._codes = {name: code for code, name in enumerate(cells.op_names)}
         self._seconds = cells.seconds[:, which] / EPOCHS
         self._repetitions = cells.final[which]
         self._progress = _borrowed(self._path, which)
+        self._test = cells.test[:, which]
         self.optimum = 1 - float(np.nanmax(np.nanmean(self._repetitions, axis=1))) / 100
 
     def train(self, job: Job, checkpoint_dir: str | None = None) -> Iterator[Progress]:
@@ -68,9 +81,20 @@ class NASBench201:
         row = self.row(config)
         return self._errors(row), self._seconds[row] * np.arange(1, EPOCHS + 1)
 
+    def test_metric(self, config: Config) -> float:
+        """The test error after 200 epochs, mean over repetitions; on cifar10 after training on all of it, validation images included."""
+        return 1 - float(self._test[self.row(config)]) / 100
+
     def row(self, config: Config) -> int:
         """The cell's index in the official order."""
+        if self._few:
+            return self._rows[tuple(self._few[str(config["cell"])].tolist())]
         return self._rows[tuple(self._codes[str(config[f"edge_{edge}"])] for edge in EDGES)]
+
+    def _choices(self, cells: Cells) -> dict[str, Any]:
+        if self._few:
+            return {"cell": {"type": "categorical", "choices": list(self._few)}}
+        return {f"edge_{edge}": {"type": "categorical", "choices": list(cells.op_names)} for edge in EDGES}
 
     def _errors(self, row: int) -> Float64[np.ndarray, " R"]:
         runs = self._repetitions[row][np.isfinite(self._repetitions[row])]
@@ -83,7 +107,8 @@ class Cells(NamedTuple):
 
     ops: Int[np.ndarray, "N 6"]
     op_names: tuple[str, ...]
-    final: tuple[Float64[np.ndarray, "N S"], ...]  # per task
+    final: tuple[Float64[np.ndarray, "N S"], ...]  # of validation, per task
+    test: Float64[np.ndarray, "N T"]
     seconds: Float64[np.ndarray, "N T"]  # of 200 epochs
     real: Int[np.ndarray, " L"]  # cells whose curve is known
     curves: Float64[np.ndarray, "L R"]
@@ -128,6 +153,19 @@ def _learnt(curves: np.ndarray) -> np.ndarray:
     return curves[:, -1] > 2 * 100 / TASKS["cifar10"]
 
 
+def best_cells(cells: Cells, task: str, number: int) -> Int[np.ndarray, "M 6"]:
+    """The operations of the `number` best cells by mean validation accuracy on `task` after 200 epochs, best first."""
+    return cells.ops[_order(cells, task)[:number]]
+
+
+def worst_cells(cells: Cells, task: str, number: int) -> Int[np.ndarray, "M 6"]:
+    return cells.ops[_order(cells, task)[-number:]]
+
+
+def _order(cells: Cells, task: str) -> Int[np.ndarray, " N"]:
+    return np.argsort(-np.nanmean(cells.final[list(TASKS).index(task)], axis=1), kind="stable")
+
+
 def load_cells(folder: str = "nasbench201", data_dir: str | None = None) -> Cells:
     """The table, whole. Raises ValueError where there is none, or it is damaged."""
     return _cells(_find(folder, data_dir))
@@ -139,8 +177,9 @@ def _cells(path: Path) -> Cells:
     try:
         with np.load(path, allow_pickle=False) as file:
             final = tuple(np.asarray(file[name], np.float64) for name in names)
-            seconds, curves = (np.asarray(file[name], np.float64) for name in ("train_seconds_e200", "lc_cifar10_val_acc"))
-            cells = Cells(file["ops"].astype(int), tuple(map(str, file["op_names"])), final, seconds, file["lc_arch_index"], curves)
+            others = ("test_acc_e200_seedmean", "train_seconds_e200", "lc_cifar10_val_acc")
+            test, seconds, curves = (np.asarray(file[name], np.float64) for name in others)
+            cells = Cells(file["ops"].astype(int), tuple(map(str, file["op_names"])), final, test, seconds, file["lc_arch_index"], curves)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"benchmark=nasbench201: {path} is damaged or another table: {' '.join(str(error).split())}") from error
     if len(np.unique(cells.ops, axis=0)) != len(cells.op_names) ** len(EDGES) or not np.isfinite(seconds).all():

@@ -76,13 +76,13 @@ class Context:
         about = {"figure": self.name, "scale": self.scale, "commit": commit(), "studies": sorted(self.made_by), **meta}
         pq.write_table(table.replace_schema_metadata({"figure": json.dumps(about)}), self.path("data", "parquet"), compression="zstd")
 
-    def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str]) -> str:
-        """The verdict table as Markdown, written and returned."""
+    def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str], tables: Sequence[str] = ()) -> str:
+        """The verdict table as Markdown, and further `tables` below its notes, written and returned."""
         rows = ["| the paper's claim | compared | found | verdict |", "|---|---|---|---|"]
         for claim in claims:
             verdict = claim.verdict if self.scale == "paper" else "not judged at smoke scale"
             rows.append(f"| {claim.text} | {claim.compared} | {claim.found} | **{verdict}** |")
-        text = "\n".join([f"## {title}", "", *rows, "", *[f"- {note}" for note in notes], ""])
+        text = "\n".join([f"## {title}", "", *rows, "", *[f"- {note}" for note in notes], "", *[f"{table}\n" for table in tables]])
         self.path("data", "md").write_text(text)
         return text
 

@@ -16,7 +16,7 @@ from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from experiments.statistics import Interval, bootstrap
 
-COLUMNS = ("task", "method", "seed", "hours", "accuracy", "largest")
+COLUMNS = ("task", "method", "seed", "hours", "validation accuracy", "test accuracy", "largest")
 
 
 def make(spec: Mapping[str, Any], context: Context) -> str:
@@ -40,11 +40,11 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     return context.write_verdicts(spec["title"], claims, notes)
 
 
-def _outcome(table: pa.Table) -> tuple[float, float, int]:
-    """(hours, accuracy in percent that the incumbent's configuration reaches at r_max, largest resource of any trial)."""
+def _outcome(table: pa.Table) -> tuple[float, float, float, int]:
+    """(hours, validation and test accuracy in percent of the incumbent's configuration at r_max, largest resource of any trial)."""
     reports = table.filter(pc.equal(table["kind"], "report"))
-    _, _, finals = incumbents(table)
-    return reports["time"][-1].as_py() / 3600, 100 * (1 - finals[-1]), max(reports["r"].to_pylist())
+    found = incumbents(table)
+    return reports["time"][-1].as_py() / 3600, 100 * (1 - found.final[-1]), 100 * (1 - found.test[-1]), max(reports["r"].to_pylist())
 
 
 def _pick(rows: list[Any], task: str, method: str, column: str) -> np.ndarray:
@@ -54,8 +54,8 @@ def _pick(rows: list[Any], task: str, method: str, column: str) -> np.ndarray:
 def _claims(spec: Mapping[str, Any], task: str, rows: list[Any]) -> list[Claim]:
     asha, pasha = spec["methods"]
     speed = bootstrap(np.log10(_pick(rows, task, asha, "hours") / _pick(rows, task, pasha, "hours")))
-    worse = bootstrap(_pick(rows, task, asha, "accuracy") - _pick(rows, task, pasha, "accuracy"))
-    spread = float(np.std(_pick(rows, task, asha, "accuracy"), ddof=1))
+    worse = bootstrap(_pick(rows, task, asha, "test accuracy") - _pick(rows, task, pasha, "test accuracy"))
+    spread = float(np.std(_pick(rows, task, asha, "test accuracy"), ddof=1))
     largest = _pick(rows, task, pasha, "largest")
     quartiles = "/".join(f"{q:g}" for q in np.quantile(largest, [0.25, 0.5, 0.75]))
     low, high = np.log10(spec["speed_up"])
@@ -93,11 +93,9 @@ def _equal(found: Interval, spread: float) -> str:
 
 
 def _line(task: str, method: str, rows: list[Any]) -> str:
-    accuracy, hours, largest = (_pick(rows, task, method, column) for column in ("accuracy", "hours", "largest"))
-    return (
-        f"{task}, {method}: accuracy {accuracy.mean():.2f} ± {accuracy.std(ddof=1):.2f}, {hours.mean():.2f} ± {hours.std(ddof=1):.2f} h, "
-        f"largest resource {largest.mean():.1f} ± {largest.std(ddof=1):.1f}."
-    )
+    said = {name: _pick(rows, task, method, name) for name in ("test accuracy", "validation accuracy", "hours", "largest")}
+    test, validation, hours, largest = (f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" for values in said.values())
+    return f"{task}, {method}: test accuracy {test} (validation {validation}), {hours} h, largest resource {largest}."
 
 
 def _draw(spec: Mapping[str, Any], rows: list[Any]) -> Figure:

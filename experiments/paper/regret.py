@@ -40,6 +40,7 @@ class Panel(NamedTuple):
     seconds: float
     floor: float
     runs: dict[Line, dict[int, Steps]]
+    tests: dict[Line, dict[int, Steps]]  # the test metrics of the incumbents, which need not fall
     several_workers: bool
 
     @property
@@ -57,8 +58,8 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     studies = {
         (number, line, seed): study for number in chosen for (line, seed), study in _studies(spec["panels"][number], context).items()
     }
-    tables = context.run(list(studies.values()))
-    runs = {key: incumbents(tables[study]) for key, study in studies.items()}
+    events = context.run(list(studies.values()))
+    runs = {key: incumbents(events[study]) for key, study in studies.items()}
     panels = {number: _panel(spec["panels"][number], number, runs, context) for number in chosen}
     _share_optimum(list(panels.values()))
     context.save(_draw(spec, list(panels.values()), context))
@@ -68,7 +69,8 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     if left_out:
         notes.append(f"Not run: {'; '.join(left_out)}.")
-    return context.write_verdicts(_title(spec, list(panels.values())), claims, notes)
+    tables = [_test_accuracies(panel, spec["test_accuracy_at"]) for panel in panels.values()] if "test_accuracy_at" in spec else []
+    return context.write_verdicts(_title(spec, list(panels.values())), claims, notes, tables)
 
 
 def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
@@ -97,12 +99,14 @@ def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int
 def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], context: Context) -> Panel:
     task = context.tasks[panel["task"]]
     mine: dict[Line, dict[int, Steps]] = {}
-    for (of, line, seed), (times, best, _) in runs.items():
+    tests: dict[Line, dict[int, Steps]] = {}
+    for (of, line, seed), found in runs.items():
         if of == number:
-            mine.setdefault(line, {})[seed] = Steps(times, best)
+            mine.setdefault(line, {})[seed] = Steps(found.time, found.best)
+            tests.setdefault(line, {})[seed] = Steps(found.time, found.test)
     seconds = task["seconds"] * (SMOKE_SHARE if context.scale == "smoke" else 1)
     several = len({line.workers for line in mine}) > 1
-    return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], mine, several)
+    return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], mine, tests, several)
 
 
 def _share_optimum(panels: Sequence[Panel]) -> None:
@@ -166,11 +170,23 @@ def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
     return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
 
 
+def _test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
+    """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time."""
+    times = np.array([share * panel.seconds for share in shares])
+    heads = [f"after {time / 3600:.3g} h" for time in times]
+    rows = [f"| {panel.name}: test accuracy of the incumbent (%) | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for line, runs in panel.tests.items():
+        accuracy = 100 * (1 - np.array([run.at(times) for run in runs.values()]))
+        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(accuracy.mean(axis=0), accuracy.std(axis=0, ddof=1), strict=True)]
+        rows.append(f"| {_name(line, panel)} | {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
 def _data(panels: Mapping[int, Panel], runs: Mapping[Any, Any]) -> pa.Table:
-    rows: dict[str, list[Any]] = {name: [] for name in ("panel", "method", "workers", "seed", "time", "best", "final")}
+    rows: dict[str, list[Any]] = {name: [] for name in ("panel", "method", "workers", "seed", "time", "best", "final", "test")}
     for (number, line, seed), steps in runs.items():
-        for time, best, final in zip(*steps, strict=True):
-            for name, value in zip(rows, (panels[number].name, line.method, line.workers, seed, time, best, final), strict=True):
+        for step in zip(*steps, strict=True):
+            for name, value in zip(rows, (panels[number].name, line.method, line.workers, seed, *step), strict=True):
                 rows[name].append(value)
     return pa.table(rows)
 

@@ -33,7 +33,7 @@ def test_frequencies_count_each_operation_once_more_than_it_occurs() -> None:
 def test_the_best_cells_are_those_with_the_highest_mean_over_their_repetitions() -> None:
     ops = np.arange(4)[:, None].repeat(6, 1)
     final = np.array([[50.0, np.nan, 60.0], [70.0, 72.0, np.nan], [10.0, 10.0, 10.0], [90.0, 40.0, np.nan]])  # means 55, 71, 10, 65
-    cells = Cells(ops, ("a", "b", "c", "d"), (final[::-1], final, final), np.ones((4, 3)), np.arange(4), np.ones((4, 2)))
+    cells = Cells(ops, ("a", "b", "c", "d"), (final[::-1], final, final), np.ones((4, 3)), np.ones((4, 3)), np.arange(4), np.ones((4, 2)))
     assert chosen(cells, "cifar100", "best", 2)[:, 0].tolist() == [1, 3]
     assert chosen(cells, "cifar100", "worst", 1)[:, 0].tolist() == [2]
     assert chosen(cells, "cifar10", "best", 1)[:, 0].tolist() == [2]

@@ -53,6 +53,27 @@ def test_the_whole_grid_is_there() -> None:
 
 
 @real_files
+@pytest.mark.parametrize(("task", "published_best"), [("cifar10", 94.37), ("cifar100", 73.51), ("ImageNet16-120", 47.31)])
+def test_test_errors_are_the_published_ones(task: str, published_best: float) -> None:
+    benchmark = NASBench201(task, data_dir=DATA)
+    with np.load(Path(str(DATA), "nasbench201", "nasbench201.npz")) as file:
+        errors = [benchmark.test_metric(parsed(str(name))) for name in file["arch_str"]]
+    assert 100 * (1 - min(errors)) == pytest.approx(published_best, abs=0.01)
+
+
+@real_files
+def test_a_space_of_the_best_cells_of_another_task_has_these_and_no_others() -> None:
+    few, everything = NASBench201("cifar10", best_on="cifar100", number=10, data_dir=DATA), NASBench201("cifar10", data_dir=DATA)
+    (cell,) = few.space.values()
+    assert len(cell.choices) == few.pool_size == 10
+    with np.load(Path(str(DATA), "nasbench201", "nasbench201.npz")) as file:
+        best = set(np.argsort(-np.nanmean(file["val_acc_e200_cifar100_seeds"], axis=1))[:10].tolist())
+    assert {few.row({"cell": name}) for name in cell.choices} == best
+    spelt = dict(zip((f"edge_{edge}" for edge in EDGES), str(cell.choices[0]).split("|"), strict=True))
+    assert np.array_equal(few.curve({"cell": cell.choices[0]})[0], everything.curve(spelt)[0])
+
+
+@real_files
 def test_borrowed_curves_rank_unseen_cells_about_as_their_real_curves_do() -> None:
     found = validate(str(DATA))
     for epoch, real in found["rank, real"].items():
@@ -75,6 +96,8 @@ def test_a_seed_chooses_the_repetition_and_nothing_else() -> None:
 def test_an_unknown_task_and_a_missing_or_damaged_file_are_said_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"benchmark.task='svhn' is unknown; valid are {', '.join(TASKS)}"):
         NASBench201("svhn")
+    with pytest.raises(ValueError, match=f"benchmark.best_on='svhn' is unknown; valid are {', '.join(TASKS)}"):
+        NASBench201(best_on="svhn")
     with pytest.raises(ValueError, match="set data_dir or benchmark.folder, or read the table with real curves"):
         NASBench201(data_dir=str(tmp_path))
     (tmp_path / "nasbench201").mkdir()

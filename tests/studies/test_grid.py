@@ -53,10 +53,11 @@ def test_events_add_up(tmp_path: Path) -> None:
     assert len(set(jobs["trial"].to_pylist())) == 20
     assert np.all(np.diff(table["time"].to_numpy()) >= 0)
     assert metadata(table)["workers"] == 3 and set(jobs["worker"].to_pylist()) == {0, 1, 2}
-    times, best, finals = incumbents(table)
+    times, best, finals, tests = incumbents(table)
     metrics = reports["metric"].to_numpy()
     assert best[-1] == metrics.min() and np.all(np.diff(best) < 0)
     assert len(times) == len(best) == len(finals) and np.isfinite(finals).all()
+    assert np.isnan(tests).all() and len(tests) == len(times)  # synthetic curves have no test set
     # No worker is ever idle before the budget of trials is spent: until the last start each is busy all the time.
     last_start = max(time for time, r in zip(jobs["time"].to_pylist(), jobs["r"].to_pylist(), strict=True) if r == 0)
     for worker in range(3):
