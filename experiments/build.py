@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from experiments.deadline import Deadline
+from experiments.programs import keep_programs
 from experiments.runtime import place_surrogate, trial_environment
 from schedulers.asha import AsyncHyperband
 from schedulers.searchers.random import RandomSearcher
@@ -117,6 +119,8 @@ def _bound(backend: Any, benchmark: Benchmark, num_workers: int, settings: Mappi
 
 def _searcher(cfg: DictConfig, benchmark: Benchmark, is_simulated: bool) -> Searcher:
     searcher: Searcher = _call(_make(cfg, "searcher"), "searcher", space=benchmark.space)
+    if "mfgp" in sys.modules:  # the searcher has a model
+        keep_programs()
     if is_simulated:  # a watchdog would make the outcome depend on the host's speed
         return searcher
     fallback = RandomSearcher(benchmark.space, seed=cfg.seed, default_first=False)

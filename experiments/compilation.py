@@ -84,15 +84,16 @@ def quick(lowered: Any) -> Any:
 
 def _on_duration(event: str, duration_secs: float, **_: Any) -> None:
     if event == COMPILE_EVENT:
-        _add(CompileStats(duration_secs, 1, 0))
+        count(CompileStats(duration_secs, 1, 0))
 
 
 def _on_event(event: str, **_: Any) -> None:
     if event == CACHE_HIT_EVENT:
-        _add(CompileStats(0.0, 0, 1))
+        count(CompileStats(0.0, 0, 1))
 
 
-def _add(more: CompileStats) -> None:
+def count(more: CompileStats) -> None:
+    """Add to the counts; for programs that JAX's own events know nothing of."""
     global _stats
     with _lock:  # programs may compile in several threads
         _stats = CompileStats(_stats.seconds + more.seconds, _stats.programs + more.programs, _stats.cache_hits + more.cache_hits)

@@ -53,16 +53,18 @@ def thin(data: Data, size: int) -> Data:
 
 
 def bucket(n: int, smallest: int = MIN_ROWS) -> int:
-    """The padded size for n rows: powers of two up to 256, then steps of about 5/4 (256, 320, 400, 512, ...).
+    """The padded size for n rows: powers of two up to 256, then steps of about 5/4 (256, 320, 400, 512, 640, ...).
 
-    Work grows with the cube of the size, so the finer steps bound the waste of padding by a factor of about two.
+    Work grows with the cube of the size, so the finer steps bound the waste of padding by a factor of about two; between 512 and 1024,
+    the largest size that is fitted, steps are half as long.
     """
     size = smallest
     while size < min(n, 256):
         size *= 2
     while size < n:
         octave = 2 ** int(np.log2(size))
-        size = next(octave * step // 16 for step in (20, 25, 32) if octave * step // 16 > size)
+        steps = (18, 20, 22, 25, 28, 32) if octave == 512 else (20, 25, 32)
+        size = next(octave * step // 16 for step in steps if octave * step // 16 > size)
     return size
 
 

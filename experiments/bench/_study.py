@@ -64,6 +64,7 @@ def simulated_study(num_trials: int, refit_period: int = 1, peer_of: Any = None)
     import mfgp
     from experiments import compilation
     from experiments.benchmarks.synthetic import Curves
+    from experiments.programs import keep_programs
     from schedulers.asha import AsyncHyperband
     from schedulers.backends.simulated import SimulatedBackend
     from schedulers.run import run
@@ -71,6 +72,7 @@ def simulated_study(num_trials: int, refit_period: int = 1, peer_of: Any = None)
     from schedulers.searchers.wrappers import TrialLimit
 
     compilation.watch()
+    keep_programs()
     benchmark = Curves(num_floats=NUM_FLOATS, num_ints=0, num_categoricals=0, noise=0.01)
     space = {name: (float(p.lower), float(p.upper)) for name, p in benchmark.space.items()}  # type: ignore[attr-defined]
     peer = peer_of(space, R_MAX, ETA, BRACKETS) if peer_of else None

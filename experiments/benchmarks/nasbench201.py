@@ -61,7 +61,7 @@ class NASBench201:
         self._few = {} if best_on is None else {"|".join(cells.op_names[o] for o in ops): ops for ops in best_cells(cells, best_on, number)}
         self.space = build_space({"hyperparameters": self._choices(cells)})
         which = list(TASKS).index(task)
-        self.pool_size = len(self._few or cells.ops)
+        self.pool_size = len(cells.ops)
         self._rows = {tuple(ops): row for row, ops in enumerate(cells.ops.tolist())}
         self._codes = {name: code for code, name in enumerate(cells.op_names)}
         self._seconds = cells.seconds[:, which] / EPOCHS
