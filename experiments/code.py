@@ -5,15 +5,16 @@ from functools import lru_cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+COMPUTES = ("mfgp", "schedulers", "experiments", "conf")
 
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """The checkout's commit, with a + behind it if what computes has changed since; "unknown" outside a checkout."""
-    head = _git("rev-parse", "--short=12", "HEAD")
-    if not head:
+    """The last commit of what computes (docs do not), with a + behind it if that has changed since; "unknown" outside a checkout."""
+    last = _git("log", "-1", "--format=%h", "--abbrev=12", "--", *COMPUTES)
+    if not last:
         return "unknown"
-    return head + "+" * bool(_git("status", "--porcelain", "--", "mfgp", "schedulers", "experiments", "conf"))
+    return last + "+" * bool(_git("status", "--porcelain", "--", *COMPUTES))
 
 
 def _git(*arguments: str) -> str:
