@@ -23,6 +23,7 @@ from experiments.statistics import Interval, Steps, all_known, log_regret, mean_
 
 SMOKE_SHARE = 0.05  # of a panel's time
 GRID = 200
+ROOM = 7  # lines of a legend that a panel has room for
 UNITS = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
 
 
@@ -195,13 +196,20 @@ def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) ->
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = 2.9 * columns + 0.4
+    below = max(len(_lines(panel)) for panel in panels) > ROOM
+    height = 2.7 + (0.17 * max(-(-len(_lines(panel)) // 2) for panel in panels) if below else 0)
     title = _title(spec, panels) + (" (smoke scale)" if context.scale == "smoke" else "")
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, 2.7 * rows + 0.5), layout="constrained")
+        figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
         figure.suptitle(heading(title, width), fontsize=8)
         for number, panel in enumerate(panels):
             axes = figure.add_subplot(rows, columns, number + 1)
             _draw_panel(axes, panel)
+            size = 5 if panel.several_workers else 6
+            if below:
+                axes.legend(fontsize=size, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+            else:
+                axes.legend(fontsize=size)
             axes.set_title(panel.name, fontsize=8)
             if number % columns == 0:
                 axes.set_ylabel("immediate regret")
@@ -233,11 +241,11 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.set_xlim(0, panel.seconds / scale)
     axes.set_xlabel(f"wall-clock time ({unit})")
     axes.grid(axis="y")
-    axes.legend(fontsize=5 if panel.several_workers else 6)
 
 
 def _look(line: Line, methods: Sequence[str], workers: Sequence[int], several_workers: bool) -> tuple[str, str]:
     """Colour by method; where worker counts differ, colour by these, solid for model-based methods and dashed for random ones."""
     if several_workers:
         return COLOURS[workers.index(line.workers) % len(COLOURS)], "--" if "HB" in line.method and "BO" not in line.method else "-"
-    return COLOURS[methods.index(line.method) % len(COLOURS)], "-"
+    number = methods.index(line.method)
+    return COLOURS[number % len(COLOURS)], ("-", "--")[number // len(COLOURS) % 2]
