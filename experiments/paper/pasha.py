@@ -36,7 +36,11 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     context.save(_draw(spec, rows))
     claims = [claim for task in spec["tasks"] for claim in _claims(spec, task, rows)]
     notes = [f"{seeds} paired seeds; every study starts {trials} configurations and finishes what is running.", *spec["notes"]]
-    notes += [_line(task, method, rows) for task in spec["tasks"] for method in spec["methods"]]
+    notes += [
+        _line(task, method, rows) + f" Published: {spec['published'][task][method]}."
+        for task in spec["tasks"]
+        for method in spec["methods"]
+    ]
     return context.write_verdicts(spec["title"], claims, notes)
 
 
