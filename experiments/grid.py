@@ -184,7 +184,11 @@ def is_stored(study: Study, store: Path) -> bool:
 
 
 def load(study: Study, store: Path) -> pa.Table:
-    return pq.read_table(store / study.path)
+    table = pq.read_table(store / study.path)
+    for name in EVENTS.names:
+        if name not in table.column_names:  # stored by code that did not know of it
+            table = table.append_column(EVENTS.field(name), pa.nulls(len(table), EVENTS.field(name).type))
+    return table
 
 
 def metadata(table: pa.Table) -> dict[str, Any]:

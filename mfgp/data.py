@@ -53,7 +53,7 @@ def thin(data: Data, size: int) -> Data:
 
 
 def bucket(n: int, smallest: int = MIN_ROWS) -> int:
-    """The padded size for n rows: powers of two up to 256, then steps of about 5/4 (256, 320, 400, 512, 640, ...).
+    """The padded size for n rows: powers of two up to 256, then steps of about 5/4 (256, 320, 400, 512, then 640, 800, 1024, 1280, ...).
 
     Work grows with the cube of the size, so the finer steps bound the waste of padding by a factor of about two; between 512 and 1024,
     the largest size that is fitted, steps are half as long.

@@ -30,8 +30,8 @@ print(json.dumps({"metrics": table["metric"].to_pylist(), "programs": stats.prog
 """
 
 
-def study(cache: Path) -> tuple[dict[str, object], str]:
-    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"}
+def study(cache: Path, **more: str) -> tuple[dict[str, object], str]:
+    env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "JAX_PLATFORMS": "cpu"} | more
     done = subprocess.run([sys.executable, "-c", STUDY], capture_output=True, text=True, env=env, timeout=240, check=True)
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
@@ -45,10 +45,17 @@ def test_the_next_process_loads_them_and_a_damaged_one_is_made_again(tmp_path: P
     second, said = study(tmp_path)
     assert second["metrics"] == first["metrics"] and "cannot be loaded" not in said
     assert not any("compute" in other.name for other in tmp_path.glob("*-cache")), "it was compiled again"
-    program.write_bytes(program.read_bytes()[:1000])
+    written = program.read_bytes()
+    program.write_bytes(written[:100_000] + bytes(1000) + written[101_000:])
     third, said = study(tmp_path)
-    assert third["metrics"] == first["metrics"] and f"the program in {program} cannot be loaded" in said
+    assert third["metrics"] == first["metrics"] and f"the program in {program} cannot be loaded and is removed: it is damaged" in said
     assert program.stat().st_size > 1000
+
+
+def test_with_several_devices_nothing_is_kept(tmp_path: Path) -> None:
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    first, _ = study(tmp_path, XLA_FLAGS=flags)
+    assert first["metrics"] and not (tmp_path / "programs").exists()
 
 
 def test_an_experiment_that_sets_a_constant_gets_programs_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,5 +81,5 @@ def test_folders_that_were_not_used_for_long_are_removed(tmp_path: Path) -> None
     for folder in (old, young):
         folder.mkdir()
     os.utime(old, (0, 0))
-    programs._folder.__wrapped__(tmp_path)
+    assert programs._folder.__wrapped__(tmp_path) is not None
     assert young.is_dir() and not old.exists()

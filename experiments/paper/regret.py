@@ -172,15 +172,28 @@ def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
 
 
 def _test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
-    """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time."""
+    """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time.
+
+    Runs that have no result by then are left out, and how many there are is said.
+    """
     times = np.array([share * panel.seconds for share in shares])
     heads = [f"after {time / 3600:.3g} h" for time in times]
     rows = [f"| {panel.name}: test accuracy of the incumbent (%) | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for line, runs in panel.tests.items():
         accuracy = 100 * (1 - np.array([run.at(times) for run in runs.values()]))
-        cells = [f"{mean:.2f} ± {spread:.2f}" for mean, spread in zip(accuracy.mean(axis=0), accuracy.std(axis=0, ddof=1), strict=True)]
-        rows.append(f"| {_name(line, panel)} | {' | '.join(cells)} |")
+        if np.isnan(accuracy).all():
+            raise ValueError(f"test_accuracy_at: the benchmark of {panel.name} has no test metric, or {line.method} no result by then")
+        rows.append(f"| {_name(line, panel)} | {' | '.join(map(_mean, accuracy.T))} |")
     return "\n".join(rows)
+
+
+def _mean(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "none"
+    return f"{known.mean():.2f} ± {known.std(ddof=min(1, len(known) - 1)):.2f}" + (
+        f" (n = {len(known)})" if len(known) < len(values) else ""
+    )
 
 
 def _data(panels: Mapping[int, Panel], runs: Mapping[Any, Any]) -> pa.Table:

@@ -1,8 +1,8 @@
 """Whole programs are kept under names that tell apart whatever makes them differ, and those that no name can tell apart are not kept."""
 
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from functools import partial, wraps
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,6 +82,19 @@ def test_a_kernel_of_the_users_own_is_compiled_and_not_kept(shelf: Remembered) -
     def family(**_: Any) -> None: ...
 
     for surrogate in (mfgp.Surrogate(family, ()), mfgp.Surrogate(partial(mfgp.Surrogate, lambda: 0), ())):
+        assert fresh()(surrogate, ROWS, np.float32(2))["y"].shape == (3,)
+    assert not shelf.programs
+
+
+class Point(NamedTuple):
+    options: Any = mfgp.exp_decay().options
+
+
+def test_a_function_that_borrows_a_name_and_a_tuple_that_has_another_type_are_not_kept(shelf: Remembered) -> None:
+    @wraps(mfgp.exp_decay)
+    def borrowed(**_: Any) -> None: ...
+
+    for surrogate in (mfgp.Surrogate(borrowed, ()), Point()):
         assert fresh()(surrogate, ROWS, np.float32(2))["y"].shape == (3,)
     assert not shelf.programs
 
