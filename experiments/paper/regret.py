@@ -206,7 +206,7 @@ def _data(panels: Mapping[int, Panel], runs: Mapping[Any, Any]) -> pa.Table:
 
 
 def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) -> Figure:
-    columns = min(len(panels), 3)
+    columns = 2 if len(panels) == 4 else min(len(panels), 3)
     rows = -(-len(panels) // columns)
     width = 2.9 * columns + 0.4
     below = max(len(_lines(panel)) for panel in panels) > ROOM
