@@ -37,7 +37,8 @@ class NASBench201:
     """Tune the six operations of a cell on `task`; the metric is the validation error (fraction) after each of 200 epochs.
 
     A cell's final value is that of one of its real repetitions, drawn by `seed`. `optimum`: the best mean over repetitions, of all cells.
-    `best_on`: choose among no more than the `number` best cells on that task, by mean validation accuracy (Carstensen et al. 2022).
+    `best_on`: choose among no more than the `number` best cells on that task, by mean validation accuracy (Ali, Mossio, Swelam: Speeding Up
+    Joint Architecture Hyperparameter Search with Priors).
     """
 
     mode, r_max, metric_name, stand_in = "min", EPOCHS, "validation error", STAND_IN

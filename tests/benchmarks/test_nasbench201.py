@@ -69,6 +69,8 @@ def test_a_space_of_the_best_cells_of_another_task_has_these_and_no_others() -> 
     with np.load(Path(str(DATA), "nasbench201", "nasbench201.npz")) as file:
         best = set(np.argsort(-np.nanmean(file["val_acc_e200_cifar100_seeds"], axis=1))[:10].tolist())
     assert {few.row({"cell": name}) for name in cell.choices} == best
+    with pytest.raises(ValueError, match="benchmark.number=1 must be from 2 to 15625"):
+        NASBench201(best_on="cifar100", number=1, data_dir=DATA)
     spelt = dict(zip((f"edge_{edge}" for edge in EDGES), str(cell.choices[0]).split("|"), strict=True))
     assert np.array_equal(few.curve({"cell": cell.choices[0]})[0], everything.curve(spelt)[0])
 
