@@ -1,8 +1,8 @@
 """Which starts and escapes a refit spends evaluations on, suggestion by suggestion.
 
-A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So fresh starts compete with it, in
-turn the initial values and random ones, and escapes start from the best of them. The more rows, the slower the optimum moves and the dearer
-evaluations are, so the less often.
+A warm start alone follows one local optimum for ever, tens of nats behind a better one (see escape.py). So the second best optimum of the
+fit before competes with it, and fresh starts, and escapes start from the best of them. The more rows, the slower the optimum moves and the
+dearer evaluations are, so the less often.
 """
 
 import numpy as np
@@ -10,27 +10,32 @@ import numpy as np
 from mfgp.surrogates import Options
 
 # Up to so many rows: at every how many-th suggestion, in the mean, come fresh starts, and escapes of each kind of escape.KINDS.
-PERIODS = {128: (1, 1, 1, 1, 1), 320: (4, 2, 6, 3, 1)}
+PERIODS = {128: (1, 1, 1, 1, 1), 320: (3, 2, 6, 3, 1)}
 PERIODS_BEYOND = (16, 8, 16, 8, 8)
-CHEAP_ROWS = 128  # up to which fresh starts come in twos: the initial values and a random one
-MANY_COORDINATES = 16  # from which switching on comes twice as often, being by far the best escape (see escape.py)
+RUNNER_UP = 3  # beyond, the second best optimum has its turn as often
+FRESH = {64: 4, 128: 2}  # fresh starts in a fit with up to so many rows, the initial values among them; beyond, one
+MANY_COORDINATES = 16  # from which that is the initial values (else random: see docs/surrogates.md), and switching on comes twice as often
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, also those of every tenth trial, where only these are refitted
 
 
-def allot(options: Options, trial: int, rows: int, coordinates: int, warm: bool, refit: bool) -> np.ndarray:
-    """Evaluations per start: the warm one, the initial values, random ones; then per escape. Without a warm start nothing is left out."""
+def allot(options: Options, trial: int, rows: int, coordinates: int, warm: bool, runner_up: bool, refit: bool) -> np.ndarray:
+    """Evaluations per start: the warm one, its runner-up, the initial values, random ones; then per escape.
+
+    Without a warm start nothing is left out.
+    """
     fresh, switching_on, *others = next((periods for most, periods in PERIODS.items() if rows <= most), PERIODS_BEYOND)
-    escapes = [max(1, switching_on // 2) if coordinates >= MANY_COORDINATES else switching_on, *others]
-    position = trial * GOLDEN % 2
-    starting = np.zeros(2 + max(options.restarts - 1, options.warm_restarts), bool)
+    many = coordinates >= MANY_COORDINATES
+    escapes = [max(1, switching_on // 2) if many else switching_on, *others]
+    position = trial * GOLDEN % 1
+    num_fresh = next((num for most, num in FRESH.items() if rows <= most), 1)
+    starting = np.zeros(2 + max(options.restarts, max(FRESH.values()) * options.warm_restarts), bool)
     if not warm:
-        starting[1 : 1 + options.restarts] = True
+        starting[2 : 2 + options.restarts] = True
         escaping = np.ones(options.escapes, bool)
     else:
-        twice = rows <= CHEAP_ROWS
-        first = 1 if twice else 1 + int(position)
-        starting[0] = True
-        starting[first : first + (1 + twice) * options.warm_restarts] = _due(position, fresh)
+        first = 2 if num_fresh > 1 or many else 3
+        starting[:2] = True, runner_up and _due(position, RUNNER_UP if rows > max(PERIODS) else 1)
+        starting[first : first + num_fresh * options.warm_restarts] = _due(position, fresh)
         shift = 1 / (1 + len(escapes))  # lest all be due in one fit
         escaping = np.array([_due(position + (1 + i) * shift, escapes[i % len(escapes)]) for i in range(options.escapes)], bool)
     return np.where(np.concatenate([starting, escaping]) & refit, options.max_evaluations, 0).astype(np.int32)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from mfgp.data import Data, thin
 from mfgp.escape import KINDS, escape
@@ -15,7 +15,7 @@ from mfgp.surrogates import Surrogate
 
 TOLERANCE = 1e-3  # nats: far below what separates two models
 REFIT_TOLERANCE = 1e-2  # where the next refit goes on: the last hundredths take a third of the evaluations
-PROMISE = 0.02  # nats that another evaluation must be good for
+PROMISE = 0.02  # nats that another evaluation must be good for, and that tell two optima apart
 MAX_MOVE = 2.0  # per step and coordinate, mostly logarithms
 HOPE = 5.0  # times what it promises the model may gain: a descent that would not even then beat the best so far is given up
 SUBSET = (64, 192)  # rows at least and at most that the preconditioner is computed on; in between a third of all
@@ -26,6 +26,7 @@ class Fit(NamedTuple):
     theta: Float[Array, "P"]  # in the optimiser's coordinates
     loss: Float[Array, ""]  # -log marginal likelihood - log prior, nats; inf if no start gave a finite value
     evaluations: Int[Array, ""]  # of value and gradient, all starts together
+    runner_up: Float[Array, "P"]  # the second best optimum; nan where only one was found
 
 
 def loss_and_grad(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> tuple[Float[Array, ""], Float[Array, "P"]]:
@@ -78,14 +79,17 @@ def fit(
     Where the model promises little it may be wrong, on a plateau far from any optimum, so descents from drawn points end when they stand
     still: at TOLERANCE, or REFIT_TOLERANCE where there is an earlier fit's result to go on from. Two kinds end early: an escape near the
     best point, if HOPE times what is promised would not beat that; and the first start, if `warm` says that it is an earlier fit's result,
-    as soon as less than PROMISE is promised.
+    as soon as less than PROMISE is promised. Then the second start is that fit's runner-up, and ends as escapes do: as data come in optima
+    change places, and where one falls behind the next is at hand.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]
 
-    def descend(best: Minimum, turn: Int[Array, ""]) -> tuple[Minimum, None]:
+    def descend(found: tuple[Minimum, Minimum], turn: Int[Array, ""]) -> tuple[tuple[Minimum, Minimum], None]:
+        best, second = found
         start = starts[jnp.minimum(turn, num_starts - 1)]
-        is_drawn = (turn < num_starts) | ((turn - num_starts) % len(KINDS) == KINDS.index("redrawn"))
+        is_runner_up = warm & (turn == 1) & (num_starts > 1)
+        is_drawn = ((turn < num_starts) & ~is_runner_up) | ((turn - num_starts) % len(KINDS) == KINDS.index("redrawn"))
         if key is not None and initial is not None:
             start = jax.lax.cond(
                 (turn >= num_starts) & (budgets[turn] > 0),
@@ -103,9 +107,20 @@ def fit(
             precondition=lambda t: inverse_information(surrogate, t, data),
             enough=lambda value: jnp.where(is_drawn, PROMISE * (warm & (turn == 0)), (value - best.value + PROMISE) / HOPE),
         )
-        x, value = (jnp.where(end.value < best.value, new, old) for new, old in ((end.x, best.x), (end.value, best.value)))
-        return Minimum(x, value, best.evaluations + end.evaluations), None
+        first, last = _in_order(best, end)
+        # An escape that was given up is on its way to some optimum, mostly the best.
+        is_optimum = (last.value > first.value + PROMISE) & (is_drawn | is_runner_up | (end.value < best.value))
+        second, _ = _in_order(second, last._replace(value=jnp.where(is_optimum, last.value, jnp.inf)))
+        return (first._replace(evaluations=best.evaluations + end.evaluations), second), None
 
     nothing = Minimum(starts[0], jnp.asarray(jnp.inf, starts.dtype), jnp.zeros((), jnp.int32))
-    best, _ = jax.lax.scan(descend, nothing, jnp.arange(budgets.shape[0]))
-    return Fit(best.x, best.value, best.evaluations)
+    (best, second), _ = jax.lax.scan(descend, (nothing, nothing), jnp.arange(budgets.shape[0]))
+    return Fit(best.x, best.value, best.evaluations, jnp.where(jnp.isfinite(second.value), second.x, jnp.nan))
+
+
+def _in_order(a: Minimum, b: Minimum) -> tuple[Minimum, Minimum]:
+    def either(is_a: Bool[Array, ""]) -> Minimum:
+        return Minimum(*(jnp.where(is_a, x, y) for x, y in zip(a, b, strict=True)))
+
+    is_a = ~(b.value < a.value)
+    return either(is_a), either(~is_a)

@@ -18,7 +18,7 @@ from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, bucket, pad
 from mfgp.fit import fit
 from mfgp.posterior import condition, fantasise, predict, sample
 from mfgp.precision import precision_of
-from mfgp.surrogates import Surrogate, random_starts
+from mfgp.surrogates import Surrogate, alone, random_starts
 
 MIN_QUERIES = 64
 
@@ -175,9 +175,7 @@ def _prepare(
 
     data = Data(inputs(known.x[used], known.r[used], rows), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
     pending = inputs(known.pending_x, known.pending_r, known.pending_size)
-    # With mcmc, "draws" come along; a query takes the one best value.
-    single = {name: value for name, value in (hyperparameters or {}).items() if name != "draws"}
-    theta = surrogate.flatten(single, d, levels, len(table))
+    theta = surrogate.flatten(alone(hyperparameters or {}), d, levels, len(table))
     return _Problem(
         np.array([s % 2**32 for s in seed], np.uint32),  # type: ignore[arg-type]
         data,

@@ -24,7 +24,7 @@ from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
 from mfgp.posterior import Posterior, condition_and_weigh, fantasise, objective, outline
 from mfgp.precision import precision_of
-from mfgp.surrogates import Surrogate, random_starts
+from mfgp.surrogates import Surrogate, alone, random_starts
 
 NUM_RETURNED = 64
 CONTINUOUS, INTEGER, FIXED, CATEGORY = 0, 1, 2, 3
@@ -95,8 +95,9 @@ class Problem(NamedTuple):
     level: Int[Array, ""]  # of the acquisition
     unit: Float[Array, ""]  # standard deviation of the targets at r_acq
     first: Float[Array, "H P"]  # hyperparameters to start from, in the optimiser's coordinates; then, with mcmc, draws to keep
+    runner_up: Float[Array, "P"]  # the second best optimum of the fit before; nan: none
     initial: Float[Array, "P"]  # what fresh starts are drawn around
-    budgets: Int[Array, "F"]  # evaluations of the fit from first[0], initial, random starts, escapes; all 0: first[0] is used as it is
+    budgets: Int[Array, "F"]  # evaluations of the fit from first[0], runner_up, initial, random starts, escapes; all 0: first[0] as it is
     candidates: Float[Array, "C D"]
     free: Bool[Array, "C D"]
     grid: Grid
@@ -105,6 +106,7 @@ class Problem(NamedTuple):
 class Result(NamedTuple):
     candidates: Candidates
     theta: Float[Array, "P"]
+    runner_up: Float[Array, "P"]  # nan: none
     draws: Float[Array, "H P"]  # of the hyperparameters; theta alone without mcmc
     fit_loss: Float[Array, ""]
     loss: Float[Array, ""]
@@ -119,8 +121,8 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     root = jax.random.fold_in(jax.random.key(problem.seed[0]), problem.seed[1])
     start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
-    fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 1 - surrogate.options.escapes)
-    starts = jnp.concatenate([problem.first[:1], fresh])
+    fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 2 - surrogate.options.escapes)
+    starts = jnp.concatenate([problem.first[:1], problem.runner_up[None], fresh])
     fitted = fit(surrogate, data, starts, problem.budgets, jax.random.fold_in(start_key, 0), problem.initial, warm=True)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
@@ -145,7 +147,8 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         loss = -densities[0] - surrogate.log_prior(fitted.theta, data.inputs)
     else:
         loss = objective(surrogate, fitted.theta, data)
-    return Result(chosen, fitted.theta, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
+    runner_up = jnp.where(jnp.any(problem.budgets > 0) & jnp.isfinite(fitted.runner_up), fitted.runner_up, problem.runner_up)
+    return Result(chosen, fitted.theta, runner_up, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
 def _maximiser(acquisition: Acquisition, posts: Posterior, best: Float[Array, "H S"], problem: Problem) -> Candidates:
@@ -232,7 +235,7 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
         result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
     else:
         theta, nothing = problem.first[0], np.zeros(())
-        result = Result(None, theta, problem.first, nothing, jax.device_get(loss_of(surrogate, theta, part.data)), nothing, nothing)  # type: ignore[arg-type]
+        result = Result(None, theta, problem.runner_up, problem.first, nothing, jax.device_get(loss_of(surrogate, theta, part.data)), nothing, nothing)  # type: ignore[arg-type]
     form = describe(data)
     if iterative:
         asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)
@@ -277,7 +280,7 @@ def _inputs(x: np.ndarray, r: np.ndarray, levels: np.ndarray, rows: int, d: int)
 def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.ndarray, num_levels: int) -> np.ndarray:
     """`warm` (initial values, if empty) and, with mcmc, the draws that it carries (itself, if none)."""
     flatten = partial(surrogate.flatten, num_coordinates=d, levels=levels, num_levels=num_levels)
-    main = flatten({name: value for name, value in warm.items() if name != "draws"})
+    main = flatten(alone(warm))
     if surrogate.options.mcmc is None:
         return main[None]
     draws = [flatten(one) for one in warm.get("draws", ())] or [main]
@@ -314,14 +317,17 @@ def problem_of(
     level = int(np.searchsorted(padded_levels, r_acq))
     data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
     data = (collapse(data, level) if surrogate.collapses else None) or data
+    initial = surrogate.flatten({}, d, levels, len(padded_levels))
+    second = (warm or {}).get("runner_up")
     arrays: dict[str, Any] = dict(  # of NumPy, which a compiled function takes as they are
         seed=np.array([s % 2**32 for s in seed], np.uint32),
         level=np.int32(level),
         # In units of the spread at r_acq, which may be far less than the joint one.
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),
-        initial=surrogate.flatten({}, d, levels, len(padded_levels)),
-        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, refit),
+        runner_up=surrogate.flatten(second, d, levels, len(padded_levels)) if second else np.full_like(initial, np.nan),
+        initial=initial,
+        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, second is not None, refit),
         candidates=candidates,
         free=free & (space.kind != FIXED),
     )
@@ -342,6 +348,8 @@ def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool
         notes.append("the acquisition is finite at no candidate: their order is arbitrary")
     readable = partial(surrogate.readable, num_coordinates=rows.shape[1], levels=np.unique(levels), num_levels=len(levels))
     hyperparameters = readable(np.asarray(result.theta))
+    if np.all(np.isfinite(result.runner_up)):
+        hyperparameters["runner_up"] = readable(np.asarray(result.runner_up))
     if surrogate.options.mcmc is not None:
         hyperparameters["draws"] = [readable(np.asarray(theta)) for theta in result.draws]
     _, once = np.unique(rows, axis=0, return_index=True)

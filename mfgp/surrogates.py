@@ -223,6 +223,11 @@ def coregional(**options: Any) -> Surrogate:
     return _make(kernels.Coregional, (BANDWIDTH, deviation, LEVEL_CONSTANT, NOISE), Options(**options))
 
 
+def alone(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The best values of a `Suggestion.hyperparameters`, without the runner-up and the draws that may come with them."""
+    return {name: value for name, value in hyperparameters.items() if name not in ("runner_up", "draws")}
+
+
 def random_starts(key: Array, first: Float[Array, "P"], low: Float[Array, "P"], high: Float[Array, "P"], num: int) -> Float[Array, "S P"]:
     """`first`, then num - 1 points that add a standard normal to each of its coordinates, clipped to the box."""
     noise = jax.random.normal(key, (num, first.shape[0]), first.dtype).at[0].set(0.0)

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 import mfgp
 from mfgp.fit import fit, inverse_information, loss_and_grad
 from mfgp.suggest import problem_of
+from mfgp.surrogates import random_starts
 from tests.mfgp import reference
 
 
@@ -56,6 +57,24 @@ def test_a_refit_ends_sooner_than_a_fit_without_warm_start_and_hardly_higher() -
     refit, searched = solve(starts, budgets, True), solve(starts, budgets, False)
     assert refit.evaluations < searched.evaluations
     assert float(refit.loss) <= float(cold.loss) and float(refit.loss) < float(searched.loss) + 0.1
+
+
+def test_the_second_best_optimum_is_kept_and_takes_over_when_it_is_the_better_one() -> None:
+    surrogate = mfgp.exp_decay()
+    data = reference.data(*reference.study(np.random.default_rng(4), 40), 64, reference.RUNGS)
+    low, high = (jnp.asarray(side) for side in surrogate.box(3, data.inputs.levels.shape[0]))
+    starts = random_starts(jax.random.key(0), jnp.asarray(initial(surrogate, 3)), low, high, 8)
+    solve = jax.jit(lambda starts, budgets, warm: fit(surrogate, data, starts, budgets, warm=warm), static_argnums=2)
+    ends = sorted((solve(start[None], jnp.asarray([200]), False) for start in starts), key=lambda end: float(end.loss))
+    best, other = ends[0], next(end for end in ends if end.loss > ends[0].loss + 0.1)
+    assert np.isnan(best.runner_up).all()
+    together = solve(starts, jnp.full(8, 200), False)
+    assert float(together.loss) == float(best.loss)
+    np.testing.assert_allclose(together.runner_up, other.theta, atol=1e-6)
+    for order in ([best, other], [other, best]):
+        again = solve(jnp.stack([end.theta for end in order]), jnp.asarray([60, 60]), True)
+        assert float(again.loss) == pytest.approx(float(best.loss), abs=0.02) and int(again.evaluations) < 20
+        assert float(loss_and_grad(surrogate, again.runner_up, data)[0]) == pytest.approx(float(other.loss), abs=0.02)
 
 
 def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:
