@@ -12,16 +12,17 @@ from mfgp.surrogates import Options
 # Up to so many rows: at every how many-th suggestion, in the mean, come fresh starts, and escapes of each kind of escape.KINDS.
 PERIODS = {128: (1, 1, 1, 1, 1), 320: (3, 2, 6, 3, 1)}
 PERIODS_BEYOND = (16, 8, 16, 8, 8)
-RUNNER_UP = 3  # beyond, the second best optimum has its turn as often
-FRESH = {64: 4, 128: 2}  # fresh starts in a fit with up to so many rows, the initial values among them; beyond, one
-MANY_COORDINATES = 16  # from which that is the initial values (else random: see docs/surrogates.md), and switching on comes twice as often
+FRESH = {64: 4, 128: 2}  # times options.warm_restarts: fresh starts of a fit with up to so many rows, the initial values and random ones
+# From so many coordinates on the one fresh start with more rows is the initial values, else random (see docs/surrogates.md), and switching
+# on, by far the best escape then (see escape.py), comes twice as often.
+MANY_COORDINATES = 16
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, also those of every tenth trial, where only these are refitted
 
 
 def allot(options: Options, trial: int, rows: int, coordinates: int, warm: bool, runner_up: bool, refit: bool) -> np.ndarray:
     """Evaluations per start: the warm one, its runner-up, the initial values, random ones; then per escape.
 
-    Without a warm start nothing is left out.
+    Without a warm start nothing is left out. With one, its runner-up is tried whenever anything else is.
     """
     fresh, switching_on, *others = next((periods for most, periods in PERIODS.items() if rows <= most), PERIODS_BEYOND)
     many = coordinates >= MANY_COORDINATES
@@ -34,10 +35,10 @@ def allot(options: Options, trial: int, rows: int, coordinates: int, warm: bool,
         escaping = np.ones(options.escapes, bool)
     else:
         first = 2 if num_fresh > 1 or many else 3
-        starting[:2] = True, runner_up and _due(position, RUNNER_UP if rows > max(PERIODS) else 1)
         starting[first : first + num_fresh * options.warm_restarts] = _due(position, fresh)
         shift = 1 / (1 + len(escapes))  # lest all be due in one fit
         escaping = np.array([_due(position + (1 + i) * shift, escapes[i % len(escapes)]) for i in range(options.escapes)], bool)
+        starting[:2] = True, runner_up and (starting.any() or escaping.any())
     return np.where(np.concatenate([starting, escaping]) & refit, options.max_evaluations, 0).astype(np.int32)
 
 

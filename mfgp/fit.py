@@ -15,7 +15,8 @@ from mfgp.surrogates import Surrogate
 
 TOLERANCE = 1e-3  # nats: far below what separates two models
 REFIT_TOLERANCE = 1e-2  # where the next refit goes on: the last hundredths take a third of the evaluations
-PROMISE = 0.02  # nats that another evaluation must be good for, and that tell two optima apart
+PROMISE = 0.02  # nats that another evaluation must be good for
+APART = 0.1  # nats between the ends of two descents, or MAX_MOVE between their coordinates: else both are the same optimum
 MAX_MOVE = 2.0  # per step and coordinate, mostly logarithms
 HOPE = 5.0  # times what it promises the model may gain: a descent that would not even then beat the best so far is given up
 SUBSET = (64, 192)  # rows at least and at most that the preconditioner is computed on; in between a third of all
@@ -26,7 +27,7 @@ class Fit(NamedTuple):
     theta: Float[Array, "P"]  # in the optimiser's coordinates
     loss: Float[Array, ""]  # -log marginal likelihood - log prior, nats; inf if no start gave a finite value
     evaluations: Int[Array, ""]  # of value and gradient, all starts together
-    runner_up: Float[Array, "P"]  # the second best optimum; nan where only one was found
+    runner_up: Float[Array, "P"]  # the second best optimum; nan if only one was found
 
 
 def loss_and_grad(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> tuple[Float[Array, ""], Float[Array, "P"]]:
@@ -77,10 +78,11 @@ def fit(
     take as long as the slowest. If none of them leads anywhere, starts[0] comes back with loss inf.
 
     Where the model promises little it may be wrong, on a plateau far from any optimum, so descents from drawn points end when they stand
-    still: at TOLERANCE, or REFIT_TOLERANCE where there is an earlier fit's result to go on from. Two kinds end early: an escape near the
-    best point, if HOPE times what is promised would not beat that; and the first start, if `warm` says that it is an earlier fit's result,
-    as soon as less than PROMISE is promised. Then the second start is that fit's runner-up, and ends as escapes do: as data come in optima
-    change places, and where one falls behind the next is at hand.
+    still: at TOLERANCE, or REFIT_TOLERANCE where there is an earlier fit's result to go on from. Others end early: an escape near the
+    best point, if HOPE times what is promised would not beat that; and if `warm` says that the first two starts are an earlier fit's result
+    and its runner-up, the first as soon as less than PROMISE is promised, and the second as an escape does. As data come in optima change
+    places, and where one falls behind the next is at hand. What was given up or spent its budget is no runner-up, that one's own descent
+    excepted.
     """
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]
@@ -109,8 +111,9 @@ def fit(
         )
         first, last = _in_order(best, end)
         # An escape that was given up is on its way to some optimum, mostly the best.
-        is_optimum = (last.value > first.value + PROMISE) & (is_drawn | is_runner_up | (end.value < best.value))
-        second, _ = _in_order(second, last._replace(value=jnp.where(is_optimum, last.value, jnp.inf)))
+        has_arrived = (end.value < best.value) | (is_drawn & (end.evaluations < budgets[turn])) | is_runner_up
+        is_another = (last.value > first.value + APART) | (jnp.max(jnp.abs(last.x - first.x)) > MAX_MOVE)
+        second, _ = _in_order(second, last._replace(value=jnp.where(has_arrived & is_another, last.value, jnp.inf)))
         return (first._replace(evaluations=best.evaluations + end.evaluations), second), None
 
     nothing = Minimum(starts[0], jnp.asarray(jnp.inf, starts.dtype), jnp.zeros((), jnp.int32))

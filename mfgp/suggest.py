@@ -122,7 +122,8 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
     start_key, fantasy_key, chain_key, draw_key = jax.random.split(root, 4)
     low, high = (jnp.asarray(side, data.y.dtype) for side in surrogate.box(data.inputs.x.shape[1], data.inputs.levels.shape[0]))
     fresh = random_starts(start_key, problem.initial, low, high, problem.budgets.shape[0] - 2 - surrogate.options.escapes)
-    starts = jnp.concatenate([problem.first[:1], problem.runner_up[None], fresh])
+    second = jnp.where(jnp.isfinite(problem.runner_up), problem.runner_up, problem.first[0])  # a start, if without a budget, is a number
+    starts = jnp.concatenate([problem.first[:1], second[None], fresh])
     fitted = fit(surrogate, data, starts, problem.budgets, jax.random.fold_in(start_key, 0), problem.initial, warm=True)
     thetas = fitted.theta[None]
     if surrogate.options.mcmc is not None:
@@ -147,7 +148,8 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         loss = -densities[0] - surrogate.log_prior(fitted.theta, data.inputs)
     else:
         loss = objective(surrogate, fitted.theta, data)
-    runner_up = jnp.where(jnp.any(problem.budgets > 0) & jnp.isfinite(fitted.runner_up), fitted.runner_up, problem.runner_up)
+    is_compared = (problem.budgets[1] > 0) | jnp.isnan(problem.runner_up)
+    runner_up = jnp.where(is_compared, fitted.runner_up, problem.runner_up)
     return Result(chosen, fitted.theta, runner_up, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
 
 
@@ -235,7 +237,9 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
         result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
     else:
         theta, nothing = problem.first[0], np.zeros(())
-        result = Result(None, theta, problem.runner_up, problem.first, nothing, jax.device_get(loss_of(surrogate, theta, part.data)), nothing, nothing)  # type: ignore[arg-type]
+        draws = problem.first[1:] if surrogate.options.mcmc is not None else problem.first
+        loss = jax.device_get(loss_of(surrogate, theta, part.data))
+        result = Result(None, theta, problem.runner_up, draws, nothing, loss, nothing, nothing)  # type: ignore[arg-type]
     form = describe(data)
     if iterative:
         asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)
@@ -318,14 +322,14 @@ def problem_of(
     data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
     data = (collapse(data, level) if surrogate.collapses else None) or data
     initial = surrogate.flatten({}, d, levels, len(padded_levels))
-    second = (warm or {}).get("runner_up")
+    second = (warm or {}).get("runner_up") or None
     arrays: dict[str, Any] = dict(  # of NumPy, which a compiled function takes as they are
         seed=np.array([s % 2**32 for s in seed], np.uint32),
         level=np.int32(level),
         # In units of the spread at r_acq, which may be far less than the joint one.
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),
-        runner_up=surrogate.flatten(second, d, levels, len(padded_levels)) if second else np.full_like(initial, np.nan),
+        runner_up=surrogate.flatten(second, d, levels, len(padded_levels)) if second is not None else np.full_like(initial, np.nan),
         initial=initial,
         budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, second is not None, refit),
         candidates=candidates,

@@ -57,7 +57,7 @@ class Options:
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
-    warm_restarts: int = 1  # fresh starting points of a fit besides the warm one
+    warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; with few rows more, and with many not in every fit
     escapes: int = 4  # descents from changes of the best, one of each kind; with many rows not in every fit: see budgets.py
     max_evaluations: int = 60  # per descent
 

@@ -1,8 +1,8 @@
 """How long studies take to simulate: A-BOHB with 300 trials on an LCBench task, and events per second without a model.
 
 Times are of the processor, all threads together, and of the wall clock; the first A-BOHB run compiles (or reads the compilation cache),
-the second does not. The surrogate is refitted at every suggestion below 150 observations, then at every tenth that brings new data, as in the figures,
-or at every 25th. An event is a job or a report, of a study that is kept as a grid keeps it.
+the others do not. The surrogate is refitted at every suggestion below 150 observations, then at every tenth that brings new data, as in
+the figures, or at every 25th. An event is a job or a report, of a study that is kept as a grid keeps it.
 """
 
 from __future__ import annotations
@@ -57,8 +57,5 @@ def main(arguments: list[str]) -> None:
         for run, period in (("first run", 10), ("another seed", 10), ("another seed", 25)):
             schedule = [f"searcher.refit_period={period}"]
             events, processor, wall = measure([*TASK, *MODEL, *schedule], options.trials, seed=int(run != "first run"))
-            print(
-                f"A-BOHB, {options.trials} trials, refitted at every {period}th, {run}: {wall:.1f} s ({processor:.1f} s of the processor), "
-                f"{events} events",
-                flush=True,
-            )
+            study = f"A-BOHB, {options.trials} trials, beyond 150 observations refitted at every {period}th, {run}"
+            print(f"{study}: {wall:.1f} s ({processor:.1f} s of the processor), {events} events", flush=True)

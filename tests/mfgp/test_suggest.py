@@ -223,11 +223,32 @@ def test_other_acquisitions_give_sensible_suggestions(acquisition: Any) -> None:
 
 def test_fresh_starts_rescue_a_fit_from_a_warm_start_without_a_slope() -> None:
     """Inverse bandwidths at their lower bound: every coordinate is switched off, and the gradient that could switch it on is zero."""
-    alone, rescued, escaped = (mfgp.exp_decay(restarts=1, warm_restarts=k, escapes=e) for k, e in ((0, 0), (1, 0), (0, 1)))
-    good = mfgp.suggest(alone, **problem(24))
+    single, rescued, escaped = (mfgp.exp_decay(restarts=1, warm_restarts=k, escapes=e) for k, e in ((0, 0), (1, 0), (0, 1)))
+    good = mfgp.suggest(single, **problem(24))
     stuck = good.hyperparameters | dict(inverse_bandwidth=[1e-4] * 3)
-    trials = [mfgp.suggest(rescued, **problem(24, warm=stuck) | dict(seed=(1, trial))) for trial in (4, 3)]
-    assert mfgp.suggest(alone, **problem(24, warm=stuck)).loss > good.loss + 5
-    assert trials[0].loss < good.loss + 0.1  # from the initial values
-    assert trials[1].loss < good.loss + 5  # from random ones
+    assert mfgp.suggest(single, **problem(24, warm=stuck)).loss > good.loss + 5
+    assert mfgp.suggest(rescued, **problem(24, warm=stuck)).loss < good.loss + 0.1  # from the initial values, or random ones
     assert mfgp.suggest(escaped, **problem(24, warm=stuck)).loss < good.loss + 5
+
+
+def test_with_more_rows_a_random_start_rescues_a_fit_now_and_then() -> None:
+    single, rescued = (mfgp.exp_decay(restarts=1, warm_restarts=k, escapes=0) for k in (0, 1))
+    stuck = mfgp.suggest(single, **problem(140)).hyperparameters | dict(inverse_bandwidth=[1e-4] * 3)
+    kept = mfgp.suggest(single, **problem(140, warm=stuck)).loss
+    rescues = [mfgp.suggest(rescued, **problem(140, warm=stuck) | dict(seed=(1, trial))).loss < kept - 5 for trial in range(6)]
+    assert 0 < sum(rescues) < 6
+
+
+@pytest.mark.parametrize("surrogate", [mfgp.exp_decay, mfgp.coregional])
+def test_the_runner_up_of_one_fit_is_tried_by_the_next_when_anything_else_is(surrogate: Any) -> None:
+    """It travels with the hyperparameters, also to a suggestion that knows another level."""
+    single, curious = (surrogate(restarts=1, warm_restarts=0, escapes=e, max_evaluations=1) for e in (0, 1))
+    before = alone(mfgp.suggest(surrogate(), **problem(24)).hyperparameters)
+    known = problem(24, pending_r=np.array([0.5, 0.6]))
+    stuck = before | dict(inverse_bandwidth=[1e-4] * 3)
+    left = mfgp.suggest(single, **known | dict(warm=stuck | dict(runner_up=before)))
+    tried = mfgp.suggest(curious, **known | dict(warm=stuck | dict(runner_up=before)))
+    as_it_was = mfgp.suggest(single, **known | dict(warm=before, refit=False))
+    assert left.loss > as_it_was.loss + 5 and tried.loss == pytest.approx(as_it_was.loss, rel=1e-9)
+    np.testing.assert_allclose(left.hyperparameters["runner_up"]["inverse_bandwidth"], before["inverse_bandwidth"], rtol=1e-9)
+    np.testing.assert_allclose(tried.hyperparameters["inverse_bandwidth"], before["inverse_bandwidth"], rtol=1e-9)

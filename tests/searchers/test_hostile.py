@@ -7,6 +7,7 @@ import pytest
 from ConfigSpace import Configuration
 
 import mfgp
+from mfgp.surrogates import alone
 from schedulers.encoding import Encoding
 from schedulers.history import History, State
 from schedulers.searchers.gp import GPSearcher
@@ -53,8 +54,9 @@ def suggestions(surrogate, metric, seed):
         seen.add(key)
         if proposal.state is not None:
             num += 1
-            fitted = [value for name, value in proposal.state["hyperparameters"].items() if name != "levels"]
-            assert all(np.all(np.isfinite(value)) for value in fitted)
+            fitted = proposal.state["hyperparameters"]
+            for optimum in (alone(fitted), fitted.get("runner_up", {})):
+                assert all(np.all(np.isfinite(value)) for name, value in optimum.items() if name != "levels")
         reach = rng.choice([0, *LEVELS])  # 0: still running, pending
         if reach == 0:
             history.launch(proposal, 0, LEVELS[0], LEVELS[-1])
