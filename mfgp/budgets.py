@@ -10,7 +10,7 @@ import numpy as np
 from mfgp.surrogates import Options
 
 # Up to so many rows: at every how many-th suggestion, in the mean, come fresh starts, and escapes of each kind of escape.KINDS.
-PERIODS = {128: (1, 1, 1, 1, 1), 320: (3, 2, 6, 3, 1)}
+PERIODS = {128: (1, 1, 1, 1, 1), 320: (3, 2, 6, 3, 2)}
 PERIODS_BEYOND = (16, 8, 16, 8, 8)
 FRESH = {64: 4, 128: 2}  # times options.warm_restarts: fresh starts of a fit with up to so many rows, the initial values and random ones
 # From so many coordinates on the one fresh start with more rows is the initial values, else random (see docs/surrogates.md), and switching

@@ -24,7 +24,7 @@ def test_each_kind_of_start_comes_as_often_as_its_period_says_however_seldom_fit
         escapes[0] = max(1, escapes[0] // 2)
     assert np.all(fits[:, 0])
     others = fits[:, 2:].any(axis=1)
-    assert np.array_equal(fits[:, 1], others) and (others.all() or rows > 320)
+    assert np.array_equal(fits[:, 1], others) and (others.all() or rows > 128)
     starts = {64: [1, 1, 1, 1], 128: [1, 1, 0, 0]}.get(rows) or ([1, 0, 0, 0] if coordinates >= MANY_COORDINATES else [0, 1, 0, 0])
     assert fits[:, 2:6].mean(axis=0) == pytest.approx([s / fresh for s in starts], abs=0.02)
     wanted = 1 / np.array(escapes)
