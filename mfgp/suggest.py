@@ -237,9 +237,17 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
         result = jax.device_get(compute(surrogate, acquisition, num_fantasies, part))  # the choice in it is made anew below
     else:
         theta, nothing = problem.first[0], np.zeros(())
-        draws = problem.first[1:] if surrogate.options.mcmc is not None else problem.first
-        loss = jax.device_get(loss_of(surrogate, theta, part.data))
-        result = Result(None, theta, problem.runner_up, draws, nothing, loss, nothing, nothing)  # type: ignore[arg-type]
+        held: dict[str, Any] = dict(  # of NumPy where a fit would leave device arrays; the candidates are found below
+            candidates=None,
+            theta=theta,
+            runner_up=problem.runner_up,
+            draws=problem.first[1:] if surrogate.options.mcmc is not None else problem.first,
+            fit_loss=nothing,
+            loss=jax.device_get(loss_of(surrogate, theta, part.data)),
+            evaluations=nothing,
+            jitter=nothing,
+        )
+        result = Result(**held)
     form = describe(data)
     if iterative:
         asked = Asked(problem.seed, problem.pending, problem.level, problem.unit, problem.candidates, problem.free, problem.grid)

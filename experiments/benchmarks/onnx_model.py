@@ -106,13 +106,7 @@ def _bound(node: Node, known: list[Any], example: np.ndarray) -> Callable[..., A
     if node.op == "Gemm" and not attributes.get("transA") and known[0] is None and all(part is not None for part in known[1:]):
         b = np.ascontiguousarray(known[1].T if attributes.get("transB") else known[1]) * np.float32(attributes.get("alpha", 1.0))
         c = known[2] * np.float32(attributes.get("beta", 1.0))
-
-        def gemm(x: np.ndarray) -> np.ndarray:
-            product = x @ b
-            product += c
-            return product
-
-        return gemm
+        return lambda x: x @ b + c
     if node.op == "BatchNormalization" and all(part is not None for part in known[1:]):
         scale, shift, mean, variance = known[1:]
         factor = scale / np.sqrt(variance + np.float32(attributes.get("epsilon", 1e-5)))
