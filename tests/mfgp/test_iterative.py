@@ -134,6 +134,17 @@ def shrink(monkeypatch: pytest.MonkeyPatch, fit_rows: int, dense_rows: int) -> N
     monkeypatch.setattr(large, "DENSE_ROWS", dense_rows)
 
 
+def test_draws_of_hyperparameters_stay_as_they_are_beyond_the_rows_of_a_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    shrink(monkeypatch, 64, 512)
+    surrogate = mfgp.exp_decay(mcmc=mfgp.SliceSampling(draws=2, warmup=1, thin=1))
+    arguments = problem(100, seed=4)
+    levels = np.unique(arguments["r"])
+    best = surrogate.readable(surrogate.flatten({}, 3, levels, 8), 3, levels, 8)
+    warm = best | {"draws": [best | {"noise": 0.05}, best | {"noise": 0.02}]}
+    got = mfgp.suggest(surrogate, **arguments, warm=warm, refit=False)
+    assert [one["noise"] for one in got.hyperparameters["draws"]] == pytest.approx([0.05, 0.02], rel=1e-9)
+
+
 def test_an_iterative_suggestion_is_as_good_as_the_dense_one(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(4)
     arguments = problem(300, seed=4) | dict(free=np.zeros((200, 3), bool))
