@@ -28,6 +28,7 @@ class Fit(NamedTuple):
     loss: Float[Array, ""]  # -log marginal likelihood - log prior, nats; inf if no start gave a finite value
     evaluations: Int[Array, ""]  # of value and gradient, all starts together
     runner_up: Float[Array, "P"]  # the second best optimum; nan if only one was found
+    gain: Float[Array, ""]  # nats by which the best is better than what starts[0] led to; inf if that had no budget
 
 
 def loss_and_grad(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> tuple[Float[Array, ""], Float[Array, "P"]]:
@@ -87,7 +88,7 @@ def fit(
     low, high = (jnp.asarray(side, starts.dtype) for side in surrogate.box(data.inputs.x.shape[-1], data.inputs.levels.shape[0]))
     num_starts = starts.shape[0]
 
-    def descend(found: tuple[Minimum, Minimum], turn: Int[Array, ""]) -> tuple[tuple[Minimum, Minimum], None]:
+    def descend(found: tuple[Minimum, Minimum], turn: Int[Array, ""]) -> tuple[tuple[Minimum, Minimum], Float[Array, ""]]:
         best, second = found
         start = starts[jnp.minimum(turn, num_starts - 1)]
         is_runner_up = warm & (turn == 1) & (num_starts > 1)
@@ -114,11 +115,12 @@ def fit(
         has_arrived = (end.value < best.value) | (is_drawn & (end.evaluations < budgets[turn])) | is_runner_up
         is_another = (last.value > first.value + APART) | (jnp.max(jnp.abs(last.x - first.x)) > MAX_MOVE)
         second, _ = _in_order(second, last._replace(value=jnp.where(has_arrived & is_another, last.value, jnp.inf)))
-        return (first._replace(evaluations=best.evaluations + end.evaluations), second), None
+        return (first._replace(evaluations=best.evaluations + end.evaluations), second), end.value
 
     nothing = Minimum(starts[0], jnp.asarray(jnp.inf, starts.dtype), jnp.zeros((), jnp.int32))
-    (best, second), _ = jax.lax.scan(descend, (nothing, nothing), jnp.arange(budgets.shape[0]))
-    return Fit(best.x, best.value, best.evaluations, jnp.where(jnp.isfinite(second.value), second.x, jnp.nan))
+    (best, second), values = jax.lax.scan(descend, (nothing, nothing), jnp.arange(budgets.shape[0]))
+    runner_up = jnp.where(jnp.isfinite(second.value), second.x, jnp.nan)
+    return Fit(best.x, best.value, best.evaluations, runner_up, jnp.where(jnp.isfinite(best.value), values[0] - best.value, 0.0))
 
 
 def _in_order(a: Minimum, b: Minimum) -> tuple[Minimum, Minimum]:

@@ -18,7 +18,7 @@ from mfgp.budgets import allot
 from mfgp.collapsed import collapse, describe, num_observations
 from mfgp.compiler import compiled
 from mfgp.data import MIN_LEVELS, TARGETS, Data, Inputs, at_level, bucket, pad
-from mfgp.fit import fit
+from mfgp.fit import APART, fit
 from mfgp.large import FIT_ROWS, Asked, choose, plan, rows_of, sample
 from mfgp.maximise import Candidates, Grid, maximise, thompson
 from mfgp.mcmc import draw
@@ -96,6 +96,7 @@ class Problem(NamedTuple):
     unit: Float[Array, ""]  # standard deviation of the targets at r_acq
     first: Float[Array, "H P"]  # hyperparameters to start from, in the optimiser's coordinates; then, with mcmc, draws to keep
     runner_up: Float[Array, "P"]  # the second best optimum of the fit before; nan: none
+    fruitless: Int[Array, ""]  # fits in a row that tried more than first[0] and gained nothing by it
     initial: Float[Array, "P"]  # what fresh starts are drawn around
     budgets: Int[Array, "F"]  # evaluations of the fit from first[0], runner_up, initial, random starts, escapes; all 0: first[0] as it is
     candidates: Float[Array, "C D"]
@@ -107,6 +108,7 @@ class Result(NamedTuple):
     candidates: Candidates
     theta: Float[Array, "P"]
     runner_up: Float[Array, "P"]  # nan: none
+    fruitless: Int[Array, ""]
     draws: Float[Array, "H P"]  # of the hyperparameters; theta alone without mcmc
     fit_loss: Float[Array, ""]
     loss: Float[Array, ""]
@@ -150,7 +152,10 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         loss = objective(surrogate, fitted.theta, data)
     is_compared = (problem.budgets[1] > 0) | jnp.isnan(problem.runner_up)
     runner_up = jnp.where(is_compared, fitted.runner_up, problem.runner_up)
-    return Result(chosen, fitted.theta, runner_up, thetas, fitted.loss, loss, fitted.evaluations, jnp.max(posts.jitter))
+    tried = jnp.any(problem.budgets[1:] > 0)
+    fruitless = jnp.where(tried, jnp.where(fitted.gain > APART, 0, problem.fruitless + 1), problem.fruitless)
+    jitter = jnp.max(posts.jitter)
+    return Result(chosen, fitted.theta, runner_up, fruitless, thetas, fitted.loss, loss, fitted.evaluations, jitter)
 
 
 def _maximiser(acquisition: Acquisition, posts: Posterior, best: Float[Array, "H S"], problem: Problem) -> Candidates:
@@ -241,6 +246,7 @@ def _suggest_from_many(surrogate: Surrogate, acquisition: Acquisition, num_fanta
             candidates=None,
             theta=theta,
             runner_up=problem.runner_up,
+            fruitless=problem.fruitless,
             draws=problem.first[1:] if surrogate.options.mcmc is not None else problem.first,
             fit_loss=nothing,
             loss=jax.device_get(loss_of(surrogate, theta, part.data)),
@@ -330,7 +336,7 @@ def problem_of(
     data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
     data = (collapse(data, level) if surrogate.collapses else None) or data
     initial = surrogate.flatten({}, d, levels, len(padded_levels))
-    second = (warm or {}).get("runner_up") or None
+    second, fruitless = (warm or {}).get("runner_up") or None, (warm or {}).get("fruitless", 0)
     arrays: dict[str, Any] = dict(  # of NumPy, which a compiled function takes as they are
         seed=np.array([s % 2**32 for s in seed], np.uint32),
         level=np.int32(level),
@@ -338,8 +344,9 @@ def problem_of(
         unit=np.float64(at_acq.std() if len(at_acq) > 1 else 1.0),
         first=_first(surrogate, warm or {}, d, levels, len(padded_levels)),
         runner_up=surrogate.flatten(second, d, levels, len(padded_levels)) if second is not None else np.full_like(initial, np.nan),
+        fruitless=np.int32(fruitless),
         initial=initial,
-        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, second is not None, refit),
+        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, second is not None, refit, fruitless),
         candidates=candidates,
         free=free & (space.kind != FIXED),
     )
@@ -359,7 +366,7 @@ def conclude(surrogate: Surrogate, problem: Problem, result: Result, refit: bool
     if not np.any(np.isfinite(acquisition)):
         notes.append("the acquisition is finite at no candidate: their order is arbitrary")
     readable = partial(surrogate.readable, num_coordinates=rows.shape[1], levels=np.unique(levels), num_levels=len(levels))
-    hyperparameters = readable(np.asarray(result.theta))
+    hyperparameters = readable(np.asarray(result.theta)) | {"fruitless": int(result.fruitless)}
     if np.all(np.isfinite(result.runner_up)):
         hyperparameters["runner_up"] = readable(np.asarray(result.runner_up))
     if surrogate.options.mcmc is not None:

@@ -224,8 +224,8 @@ def coregional(**options: Any) -> Surrogate:
 
 
 def alone(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The best values of a `Suggestion.hyperparameters`, without the runner-up and the draws that may come with them."""
-    return {name: value for name, value in hyperparameters.items() if name not in ("runner_up", "draws")}
+    """The best values of a `Suggestion.hyperparameters`, without what may come with them for the next fit."""
+    return {name: value for name, value in hyperparameters.items() if name not in ("runner_up", "fruitless", "draws")}
 
 
 def random_starts(key: Array, first: Float[Array, "P"], low: Float[Array, "P"], high: Float[Array, "P"], num: int) -> Float[Array, "S P"]:

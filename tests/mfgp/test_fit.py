@@ -75,6 +75,7 @@ def test_the_second_best_optimum_is_kept_and_takes_over_when_it_is_the_better_on
         again = solve(jnp.stack([end.theta for end in order]), jnp.asarray([60, 60]), True)
         assert float(again.loss) == pytest.approx(float(best.loss), abs=0.02) and int(again.evaluations) < 20
         assert float(loss_and_grad(surrogate, again.runner_up, data)[0]) == pytest.approx(float(other.loss), abs=0.02)
+        assert float(again.gain) == pytest.approx(float(other.loss - best.loss) if order[0] is other else 0, abs=0.04)
 
 
 def test_the_preconditioner_is_the_inverse_expected_hessian() -> None:

@@ -252,3 +252,17 @@ def test_the_runner_up_of_one_fit_is_tried_by_the_next_when_anything_else_is(sur
     assert left.loss > as_it_was.loss + 5 and tried.loss == pytest.approx(as_it_was.loss, rel=1e-9)
     np.testing.assert_allclose(left.hyperparameters["runner_up"]["inverse_bandwidth"], before["inverse_bandwidth"], rtol=1e-9)
     np.testing.assert_allclose(tried.hyperparameters["inverse_bandwidth"], before["inverse_bandwidth"], rtol=1e-9)
+
+
+def test_fits_in_a_row_that_tried_more_and_gained_nothing_are_counted() -> None:
+    single, curious = (mfgp.exp_decay(restarts=1, warm_restarts=0, escapes=e, max_evaluations=1) for e in (0, 1))
+    good = alone(mfgp.suggest(mfgp.exp_decay(), **problem(24)).hyperparameters)
+    stuck = good | dict(inverse_bandwidth=[1e-4] * 3)
+
+    def count(surrogate: Any, warm: dict[str, Any], refit: bool = True) -> int:
+        return mfgp.suggest(surrogate, **problem(24), warm=warm, refit=refit).hyperparameters["fruitless"]  # type: ignore[no-any-return]
+
+    in_vain, rescued = (warm | dict(fruitless=5) for warm in (good | dict(runner_up=stuck), stuck | dict(runner_up=good)))
+    assert count(curious, in_vain) == 6 and count(curious, good | dict(runner_up=stuck)) == 1
+    assert count(curious, rescued) == 0
+    assert count(single, rescued) == 5 and count(curious, rescued, refit=False) == 5  # nothing else was tried
