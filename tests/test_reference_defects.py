@@ -161,11 +161,11 @@ def test_asking_twice_without_new_data_does_not_use_up_the_refit_period():
     """Row 2: syne-tune's memo is overwritten by its own answer, so that repeated questions consume the period."""
     searcher = GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_always_below=1, refit_period=3)
     answered = suggestion(1.0)
-    searcher._remember(answered, 10)
+    searcher._remember(answered, 10, 0)
     due = []
     for num_observed in (10, 10, 11, 11, 12, 12, 13, 14):
-        due.append(searcher._is_due(num_observed))
-        searcher._remember(replace(answered, refitted=due[-1]), num_observed)
+        due.append(searcher._is_due(num_observed, 0))
+        searcher._remember(replace(answered, refitted=due[-1]), num_observed, 0)
     #               10     10     11     11     12     12     13    14     the third suggestion with new data refits
     assert due == [False, False, False, False, False, False, True, False]
 

@@ -21,6 +21,7 @@ from schedulers.history import History
 from schedulers.searchers.guide import Guide
 from schedulers.searchers.model import Model
 from schedulers.searchers.random import RandomSearcher
+from schedulers.searchers.refits import RefitSchedule, Seen
 from schedulers.types import Proposal, Slot
 
 log = logging.getLogger(__name__)
@@ -46,8 +47,7 @@ class GPSearcher:
     acquire_at: the resource at which improvement is expected: `bohb`, the largest with at least `threshold` observations (the paper's
         rule; null: the number of hyperparameters), `first`, the trial's first milestone, or `final`, r_max.
     data: what the surrogate sees (Klein et al. 2020, figure 7): reports at `rungs`, `rungs_and_last` report of each trial, or `all`.
-    refit_always_below, refit_period: below that many observations hyperparameters are refitted at every suggestion that brings new
-        data, from then on at every `refit_period`-th such one (the paper's B.1).
+    refit_always_below, refit_period, refit_on: when hyperparameters are refitted (`schedulers.searchers.refits`).
     acquisition: what is maximised, one of mfgp's ExpectedImprovement, LowerConfidenceBound, Thompson.
     guide: made for the space, it steers the start, the candidates and the choice among them (`schedulers.searchers.guide`).
     """
@@ -67,6 +67,7 @@ class GPSearcher:
         num_candidates: int = 2000,
         refit_always_below: int = 150,
         refit_period: int = 1,
+        refit_on: Literal["any", "r_max"] = "any",
         acquisition: Any = DEFAULT_ACQUISITION,
         guide: Callable[..., Guide] | None = None,
     ) -> None:
@@ -74,10 +75,14 @@ class GPSearcher:
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"searcher.{name}={value} must be at least 1")
-        choices: dict[str, tuple[str, ...]] = {"acquire_at": ("bohb", "first", "final"), "data": ("rungs", "rungs_and_last", "all")}
-        for name, choice in (("acquire_at", acquire_at), ("data", data)):
-            if choice not in choices[name]:
-                raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(choices[name])}")
+        choices: dict[str, tuple[str, tuple[str, ...]]] = {
+            "acquire_at": (acquire_at, ("bohb", "first", "final")),
+            "data": (data, ("rungs", "rungs_and_last", "all")),
+            "refit_on": (refit_on, ("any", "r_max")),
+        }
+        for name, (choice, valid) in choices.items():
+            if choice not in valid:
+                raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(valid)}")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
@@ -89,12 +94,11 @@ class GPSearcher:
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
         self._acquire_at, self._data = acquire_at, data
         self._threshold = self._encoding.num_hyperparameters if threshold is None else threshold
-        self._refit_always_below, self._refit_period = refit_always_below, refit_period
+        self._refits = RefitSchedule(refit_always_below, refit_period, refit_on)
         coordinates = self._encoding.coordinates()
         self._coordinates = mfgp.Space(**vars(coordinates))
         self._warm: dict[str, Any] | None = None
-        self._num_seen = 0  # observations at the last suggestion
-        self._num_skipped = 0  # suggestions with new data since the last fit
+        self._seen = Seen()  # at the last suggestion
         self._pending_size = 0
         self._answer: Callable[[Request], mfgp.Suggestion] = self._answer_alone
 
@@ -123,7 +127,7 @@ class GPSearcher:
     def conclude(self, history: History, slot: Slot, request: Request, suggestion: mfgp.Suggestion) -> Proposal | None:
         """The proposal that follows from the model's answer to `request`; the history must be the one that it was prepared from."""
         _, pool, known, r_acq = request
-        state = self._remember(suggestion, len(known.y))
+        state = self._remember(suggestion, *_counts(known, slot))
         chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
         remark = ""
         if self._guide:
@@ -148,7 +152,7 @@ class GPSearcher:
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
         if proposal.state is not None:
             self._warm = proposal.state["hyperparameters"]
-            self._num_seen, self._num_skipped = proposal.state["num_observed"], proposal.state["num_skipped"]
+            self._seen = Seen(*(proposal.state[name] for name in Seen._fields))
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
 
     def asks_the_model(self, history: History, slot: Slot) -> bool:
@@ -244,7 +248,7 @@ class GPSearcher:
             free=self._encoding.free(pool),
             space=self._coordinates,
             warm=self._warm,
-            refit=self._is_due(len(known.y)),
+            refit=self._is_due(*_counts(known, slot)),
         )
 
     def _answer_alone(self, request: Request) -> mfgp.Suggestion:
@@ -254,27 +258,23 @@ class GPSearcher:
         """Room for all that is pending: a power of two that never shrinks, so that few sizes are compiled."""
         return max(self._pending_size, MIN_PENDING, 1 << max(0, len(history.pending) - 1).bit_length())
 
-    def _is_due(self, num_observed: int) -> bool:
-        if self._warm is None:
-            return True
-        if num_observed == self._num_seen:  # nothing new; nor does asking again use up the period
-            return False
-        return num_observed < self._refit_always_below or self._num_skipped + 1 >= self._refit_period
+    def _is_due(self, num_observed: int, num_final: int) -> bool:
+        return self._warm is None or self._refits.is_due(self._seen, num_observed, num_final)
 
-    def _remember(self, suggestion: Any, num_observed: int) -> dict[str, Any]:
+    def _remember(self, suggestion: Any, num_observed: int, num_final: int) -> dict[str, Any]:
         self._warm = suggestion.hyperparameters
-        if suggestion.refitted:
-            self._num_skipped = 0
-        elif num_observed != self._num_seen:
-            self._num_skipped += 1
-        self._num_seen = num_observed
+        self._seen = self._refits.after(self._seen, num_observed, num_final, suggestion.refitted)
         return {
             "hyperparameters": suggestion.hyperparameters,
             "refitted": suggestion.refitted,
             "fallback": suggestion.fallback,
             "loss": suggestion.loss,
             "evaluations": suggestion.evaluations,
-            "num_observed": num_observed,
-            "num_skipped": self._num_skipped,
             "pending_size": self._pending_size,
+            **self._seen._asdict(),
         }
+
+
+def _counts(known: Known, slot: Slot) -> tuple[int, int]:
+    """How many observations there are, and how many of them at r_max."""
+    return len(known.y), int(np.sum(known.r > (slot.r_max - 1) / slot.r_max))

@@ -1,0 +1,63 @@
+"""When hyperparameters are refitted, against a count by hand over random histories."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from ConfigSpace import ConfigurationSpace
+from hypothesis import given
+from hypothesis import strategies as st
+
+import mfgp
+from experiments.benchmarks.synthetic import Curves
+from experiments.grid import Nothing
+from schedulers.asha import AsyncHyperband
+from schedulers.backends.simulated import SimulatedBackend
+from schedulers.run import run
+from schedulers.searchers.gp import GPSearcher
+from schedulers.searchers.refits import RefitSchedule, Seen
+from schedulers.searchers.wrappers import TrialLimit
+
+new_data = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), max_size=60)  # at each suggestion, below r_max and at it
+
+
+@given(new_data, st.integers(0, 30), st.integers(1, 4), st.sampled_from(["any", "r_max"]))
+def test_refits_come_as_a_count_by_hand_says(arrivals: list[tuple[int, int]], always_below: int, period: int, on: Any) -> None:
+    schedule, seen = RefitSchedule(always_below, period, on), Seen()
+    num_below = num_final = news_since_fit = 0
+    for below, final in arrivals:
+        num_below, num_final = num_below + below, num_final + final
+        is_news = final > 0 or (on == "any" and below > 0)
+        news_since_fit += is_news
+        early = num_below + num_final < always_below and below + final > 0
+        wanted = early or (is_news and news_since_fit >= period)
+        got = schedule.is_due(seen, num_below + num_final, num_final)
+        assert got == wanted
+        seen = schedule.after(seen, num_below + num_final, num_final, got)
+        news_since_fit = 0 if got else news_since_fit
+
+
+def test_a_study_refits_when_there_is_news_at_r_max(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int, bool]] = []
+    suggest = mfgp.suggest
+
+    def watched(surrogate: Any, **arguments: Any) -> mfgp.Suggestion:
+        asked.append((len(arguments["y"]), int(np.sum(arguments["r"] > 8 / 9)), bool(arguments["refit"])))
+        return suggest(surrogate, **arguments)
+
+    monkeypatch.setattr(mfgp, "suggest", watched)
+    benchmark = Curves(num_floats=2, num_ints=0, num_categoricals=0, r_max=9)
+    surrogate = mfgp.exp_decay(restarts=1, warm_restarts=0, escapes=0, max_evaluations=10)
+    settings: dict[str, Any] = dict(num_init_random=4, num_candidates=100, num_fantasies=4, refit_always_below=12, refit_on="r_max")
+    scheduler = AsyncHyperband(TrialLimit(GPSearcher(benchmark.space, surrogate=surrogate, **settings), 30), r_min=1, r_max=9)
+    for _ in run(scheduler, SimulatedBackend(benchmark, 2), Nothing()):
+        pass
+    late = [(now[2], now[1] > before[1]) for before, now in pairwise(asked) if now[0] >= 12]
+    assert all(refitted == is_news for refitted, is_news in late)
+    assert {refitted for refitted, _ in late} == {True, False}
+
+
+def test_an_unknown_kind_of_news_is_refused() -> None:
+    with pytest.raises(ValueError, match="searcher.refit_on=final is unknown: choose one of any, r_max"):
+        GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_on="final")  # type: ignore[arg-type]
