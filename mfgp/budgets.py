@@ -9,12 +9,13 @@ import numpy as np
 
 from mfgp.surrogates import Options
 
-# Up to so many rows: at every how many-th suggestion, in the mean, come fresh starts, and escapes of each kind of escape.KINDS.
+# Up to so many rows: at every how many-th refit, in the mean, come fresh starts, and escapes of each kind of escape.KINDS; beyond CHEAP
+# rows after PATIENCE - 1 fruitless fits.
 PERIODS = {128: (1, 1, 1, 1, 1), 320: (3, 2, 6, 3, 2)}
 PERIODS_BEYOND = (16, 8, 16, 8, 8)
-# With more than CHEAP rows these periods are multiplied by (1 + fruitless fits in a row) / PATIENCE, within SLACK: by the rule of
-# succession the chance of a gain is about 1 / (2 + fruitless), so where nothing is found it comes less often, where something was, more.
-CHEAP, PATIENCE, SLACK = 128, 4.0, (0.5, 3.0)
+# There they are multiplied by (1 + fruitless fits in a row) / PATIENCE, within SLACK: the longer nothing was found, the less likely a gain
+# is. Fits up to CHEAP rows count, too, so that a calm study comes to dearer ones at the end of its slack.
+CHEAP, PATIENCE, SLACK = min(PERIODS), 4.0, (0.5, 3.0)
 FRESH = {64: 4, 128: 2}  # times options.warm_restarts: fresh starts of a fit with up to so many rows, the initial values and random ones
 # From so many coordinates on the one fresh start with more rows is the initial values, else random (see docs/surrogates.md), and switching
 # on, by far the best escape then (see escape.py), comes twice as often.
@@ -23,7 +24,7 @@ GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, also those of 
 
 
 def allot(
-    options: Options, trial: int, rows: int, coordinates: int, warm: bool, runner_up: bool, refit: bool, fruitless: int = 0
+    options: Options, trial: int, rows: int, coordinates: int, warm: bool, runner_up: bool, refit: bool, fruitless: int
 ) -> np.ndarray:
     """Evaluations per start: the warm one, its runner-up, the initial values, random ones; then per escape.
 

@@ -28,7 +28,7 @@ class Fit(NamedTuple):
     loss: Float[Array, ""]  # -log marginal likelihood - log prior, nats; inf if no start gave a finite value
     evaluations: Int[Array, ""]  # of value and gradient, all starts together
     runner_up: Float[Array, "P"]  # the second best optimum; nan if only one was found
-    gain: Float[Array, ""]  # nats by which the best is better than what starts[0] led to; inf if that had no budget
+    gain: Float[Array, ""]  # nats by which the best is better than what starts[0] led to: inf if to nothing finite, 0 if all did
 
 
 def loss_and_grad(surrogate: Surrogate, theta: Float[Array, "P"], data: Data) -> tuple[Float[Array, ""], Float[Array, "P"]]:

@@ -152,7 +152,7 @@ def compute(surrogate: Surrogate, acquisition: Acquisition, num_fantasies: int, 
         loss = objective(surrogate, fitted.theta, data)
     is_compared = (problem.budgets[1] > 0) | jnp.isnan(problem.runner_up)
     runner_up = jnp.where(is_compared, fitted.runner_up, problem.runner_up)
-    tried = jnp.any(problem.budgets[1:] > 0)
+    tried = jnp.any(problem.budgets[1:] > 0) & jnp.isfinite(fitted.loss)
     fruitless = jnp.where(tried, jnp.where(fitted.gain > APART, 0, problem.fruitless + 1), problem.fruitless)
     jitter = jnp.max(posts.jitter)
     return Result(chosen, fitted.theta, runner_up, fruitless, thetas, fitted.loss, loss, fitted.evaluations, jitter)

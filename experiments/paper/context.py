@@ -57,9 +57,10 @@ class Context:
         return tables
 
     def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:
-        """The study of a method on a task until `seconds`; `more` are further overrides, which win."""
+        """The study of a method until `seconds`. Later overrides win: the task's, the method's, the task's for a `model`, `more`."""
         limits = [f"budget.seconds={'null' if seconds is None else f'{seconds:g}'}", "budget.trials=null"]
-        given = ["backend=simulated", f"workers={workers}", *limits, *self.tasks[task]["overrides"], *self.methods[method], *more]
+        model = self.tasks[task].get("model", []) if "searcher=gp" in self.methods[method] else []
+        given = ["backend=simulated", f"workers={workers}", *limits, *self.tasks[task]["overrides"], *self.methods[method], *model, *more]
         latest = {override.split("=")[0]: override for override in given}
         return Study(tuple(sorted(latest.values())), seed)
 

@@ -152,7 +152,7 @@ class GPSearcher:
     def recall(self, history: History, slot: Slot, proposal: Proposal) -> None:
         if proposal.state is not None:
             self._warm = proposal.state["hyperparameters"]
-            self._seen = Seen(*(proposal.state[name] for name in Seen._fields))
+            self._seen = Seen(*(proposal.state.get(name, 0) for name in Seen._fields))
             self._pending_size = max(self._pending_size, proposal.state["pending_size"])
 
     def asks_the_model(self, history: History, slot: Slot) -> bool:
@@ -277,4 +277,4 @@ class GPSearcher:
 
 def _counts(known: Known, slot: Slot) -> tuple[int, int]:
     """How many observations there are, and how many of them at r_max."""
-    return len(known.y), int(np.sum(known.r > (slot.r_max - 1) / slot.r_max))
+    return len(known.y), int(np.sum(known.r == (slot.r_max - 0.5) / slot.r_max))

@@ -46,9 +46,7 @@ class RefitSchedule(NamedTuple):
         """Whether to refit to `num_observed` observations; asking again does not use up the period."""
         if num_observed == last.num_observed:
             return False
-        if num_observed < self.always_below:
-            return True
-        return self._is_news(last, num_observed, num_final) and last.num_skipped + 1 >= self.period
+        return num_observed < self.always_below or last.num_skipped + self._is_news(last, num_observed, num_final) >= self.period
 
     def after(self, last: Seen, num_observed: int, num_final: int, refitted: bool) -> Seen:
         skipped = last.num_skipped + self._is_news(last, num_observed, num_final)

@@ -8,9 +8,9 @@ OPTIONS = mfgp.exp_decay().options
 
 
 def test_a_fit_without_a_warm_start_leaves_nothing_out_and_no_refit_spends_nothing() -> None:
-    cold = allot(OPTIONS, 7, 512, 8, warm=False, runner_up=False, refit=True)
+    cold = allot(OPTIONS, 7, 512, 8, warm=False, runner_up=False, refit=True, fruitless=0)
     assert not np.any(cold[:2]) and np.all(cold[2:] == OPTIONS.max_evaluations)
-    assert not np.any(allot(OPTIONS, 7, 512, 8, warm=True, runner_up=True, refit=False))
+    assert not np.any(allot(OPTIONS, 7, 512, 8, warm=True, runner_up=True, refit=False, fruitless=0))
 
 
 @pytest.mark.parametrize("fruitless", [0, int(PATIENCE) - 1, 5, 100])

@@ -8,7 +8,7 @@ import pytest
 
 import mfgp
 from mfgp.data import bucket
-from mfgp.suggest import compute
+from mfgp.suggest import compute, problem_of
 from mfgp.surrogates import alone
 from tests.mfgp import reference
 
@@ -266,3 +266,16 @@ def test_fits_in_a_row_that_tried_more_and_gained_nothing_are_counted() -> None:
     assert count(curious, in_vain) == 6 and count(curious, good | dict(runner_up=stuck)) == 1
     assert count(curious, rescued) == 0
     assert count(single, rescued) == 5 and count(curious, rescued, refit=False) == 5  # nothing else was tried
+    assert mfgp.suggest(curious, **problem(24)).hyperparameters["fruitless"] == 0
+
+
+def test_where_trying_gains_nothing_it_comes_less_often() -> None:
+    surrogate = mfgp.exp_decay()
+    arguments = {name: value for name, value in problem(140).items() if name not in ("num_fantasies", "acquisition")}
+
+    def tried(warm: dict[str, Any]) -> int:
+        return sum(int(np.sum(problem_of(surrogate, **arguments | dict(seed=(1, t), warm=warm)).budgets[1:] > 0)) for t in range(60))
+
+    restless, usual, calm = (tried({"fruitless": count}) for count in (0, 3, 100))
+    assert tried({}) == restless
+    assert restless == pytest.approx(2 * usual, rel=0.1) and usual == pytest.approx(3 * calm, rel=0.1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ DATA = os.environ.get("MFGP_DATA_DIR")
 NEEDS_NO_DATA = ("6", "asha", "asha20", "fidelities", "laboratory")
 CURVES = {"overrides": ["benchmark=curves"], "seconds": 60, "floor": 1e-4}
 METHODS = {"random": ["searcher=random"], "halving": ["searcher=random", "brackets=1"]}
+MODEL = {"model": ["searcher=gp", "searcher.refit_period=10"]}
 SPEC = {
     "title": "Two methods",
     "panels": [{"name": "curves", "task": "curves", "workers": 4, "methods": ["random", "halving"]}],
@@ -58,6 +60,13 @@ def test_later_overrides_win_whatever_their_place_in_the_alphabet(tmp_path: Path
     study = context(tmp_path).study("curves", "halving", 4, 0, seconds=None, more=["brackets=3", "budget.trials=7"])
     assert "brackets=3" in study.overrides and "brackets=1" not in study.overrides
     assert {"budget.trials=7", "budget.seconds=null"} <= set(study.overrides)
+
+
+def test_what_a_task_asks_of_models_reaches_only_them(tmp_path: Path) -> None:
+    of_task = replace(context(tmp_path, model=["searcher.refit_period=1", "searcher.refit_on=r_max"]), methods=METHODS | MODEL)
+    model, halving = (of_task.study("curves", method, 4, 0, seconds=None).overrides for method in ("model", "halving"))
+    assert {"searcher.refit_period=1", "searcher.refit_on=r_max"} <= set(model) and "searcher.refit_period=10" not in model
+    assert not any(override.startswith("searcher.refit") for override in halving)
 
 
 def test_a_long_title_is_wrapped() -> None:
