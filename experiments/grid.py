@@ -97,40 +97,32 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) ->
         "versions": {name: version(name) for name in ("jax", "numpy")},
         "threads": {name: os.environ.get(name, "") for name in ("NPROC", "XLA_FLAGS", "OPENBLAS_NUM_THREADS")},
     }
-    return pa.table(fold.columns, EVENTS).replace_schema_metadata({"study": json.dumps(meta)})
+    return fold.table().replace_schema_metadata({"study": json.dumps(meta)})
 
 
 class _Fold:
-    """Events as columns."""
+    """Events as rows of EVENTS."""
 
     def __init__(self, benchmark: Benchmark) -> None:
-        self.columns: dict[str, list[Any]] = {name: [] for name in EVENTS.names}
+        self._rows: list[tuple[Any, ...]] = []
         self._benchmark, self._best = benchmark, math.inf
         self._finals: dict[int, float] = {}
 
+    def table(self) -> pa.Table:
+        columns = zip(*self._rows, strict=True) if self._rows else [()] * len(EVENTS)
+        return pa.table([pa.array(column, field.type) for column, field in zip(columns, EVENTS, strict=True)], schema=EVENTS)
+
     def event(self, event: Event) -> None:
-        report, job = event.report, event.job
+        report, job, verdict = event.report, event.job, event.verdict
+        r, seconds = (job.r_from, None) if report is None else (report.r, report.seconds)
         metric = report.metric if report is not None and math.isfinite(report.metric) else None
-        row: dict[str, Any] = {
-            "kind": event.kind,
-            "time": event.time,
-            "trial": job.trial_id,
-            "bracket": job.bracket,
-            "worker": event.worker,
-            "r": job.r_from if report is None else report.r,
-            "metric": metric,
-            "seconds": None if report is None else report.seconds,
-            "decision": None if event.verdict is None else event.verdict.decision.value,
-            "final": None,
-            "test": None,
-        }
+        final = test = None
         if metric is not None and metric < self._best:
             self._best = metric
-            row["final"] = self._final(job)
-            if hasattr(self._benchmark, "test_metric"):
-                row["test"] = self._benchmark.test_metric(job.config)
-        for name, value in row.items():
-            self.columns[name].append(value)
+            final = self._final(job)
+            test = self._benchmark.test_metric(job.config) if hasattr(self._benchmark, "test_metric") else None
+        decision = None if verdict is None else verdict.decision.value
+        self._rows.append((event.kind, event.time, job.trial_id, job.bracket, event.worker, r, metric, seconds, decision, final, test))
 
     def _final(self, job: Job) -> float | None:
         """The minimised metric that a trial's configuration reaches at r_max; a table knows it whether or not the study got there."""
