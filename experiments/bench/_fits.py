@@ -13,7 +13,7 @@ RESTARTS, EVALUATIONS = 5, 200
 SEEDS = 3  # studies of each kind whose fits are checked
 NUM_STUDIES = 30
 SHARES = {16: 0.6, 32: 0.6, 60: 0.6, 128: 1.0}  # observations: wanted share of the time of single calls
-SPACING = 7  # suggestions between two fits that are checked: prime to the periods at which fits start anew and escape to begin with
+SPACING = 7  # suggestions between two fits that are checked: prime to the periods of mfgp/budgets.py
 STUDIES = {
     "curves": ["benchmark=curves", "benchmark.num_floats=8", "benchmark.num_ints=0", "benchmark.num_categoricals=0"],
     "lcbench 168329": ["benchmark=yahpo", "benchmark.task=168329"],

@@ -38,9 +38,9 @@ class RefitSchedule(NamedTuple):
     on: what is news: `any` new observation, or one at `r_max`.
     """
 
-    always_below: int = 150
-    period: int = 1
-    on: Literal["any", "r_max"] = "any"
+    always_below: int
+    period: int
+    on: Literal["any", "r_max"]
 
     def is_due(self, last: Seen, num_observed: int, num_final: int) -> bool:
         """Whether to refit to `num_observed` observations; asking again does not use up the period."""

@@ -260,7 +260,7 @@ def test_fits_in_a_row_that_tried_more_and_gained_nothing_are_counted() -> None:
     stuck = good | dict(inverse_bandwidth=[1e-4] * 3)
 
     def count(surrogate: Any, warm: dict[str, Any], refit: bool = True) -> int:
-        return mfgp.suggest(surrogate, **problem(24), warm=warm, refit=refit).hyperparameters["fruitless"]  # type: ignore[no-any-return]
+        return int(mfgp.suggest(surrogate, **problem(24), warm=warm, refit=refit).hyperparameters["fruitless"])
 
     in_vain, rescued = (warm | dict(fruitless=5) for warm in (good | dict(runner_up=stuck), stuck | dict(runner_up=good)))
     assert count(curious, in_vain) == 6 and count(curious, good | dict(runner_up=stuck)) == 1

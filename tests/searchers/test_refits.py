@@ -98,5 +98,6 @@ def test_a_study_refits_when_there_is_news_at_r_max(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_kind_of_news_is_refused() -> None:
+    unknown: Any = "final"
     with pytest.raises(ValueError, match="searcher.refit_on=final is unknown: choose one of any, r_max"):
-        GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_on="final")  # type: ignore[arg-type]
+        GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_on=unknown)
