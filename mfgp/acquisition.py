@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from mfgp.data import Inputs
+from mfgp.data import Inputs, at_level, of_chosen
 from mfgp.posterior import Belief, predict, predict_mean
 
 LOG_SQRT_2PI = float(0.5 * np.log(2 * np.pi))
@@ -63,10 +63,10 @@ def incumbent(post: Belief, level: Int[Array, ""]) -> Float[Array, "S"]:
 
     Over all configurations, predicted at `level`, if there is none.
     """
-    at = post.inputs._replace(level=jnp.full_like(post.inputs.level, level))
     there = post.inputs.mask & (post.inputs.level == level)
     chosen = jnp.where(jnp.any(there), there, post.inputs.mask)
-    return jnp.min(jnp.where(chosen[None], predict_mean(post, at), jnp.inf), axis=1)
+    means = of_chosen(lambda rows: predict_mean(post, at_level(post.inputs.x[rows], level, post.inputs)), chosen, jnp.inf)
+    return jnp.min(means, axis=1)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ A resource enters as an index into a short table `levels` of the distinct u(r) =
 a kernel computes over resources is computed on the table (R x R, R small) and then spread over the rows.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -13,6 +15,7 @@ from scipy.special import ndtri
 
 MIN_ROWS = 64  # smaller sizes would save milliseconds and cost a compilation each
 MIN_LEVELS = 8
+CHUNK = 64  # rows of which a few chosen ones are computed together
 
 
 class Inputs(NamedTuple):
@@ -39,6 +42,21 @@ def at_level(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inp
     """The rows of x at one level of another `Inputs`' table."""
     rows = x.shape[:1]
     return Inputs(x, jnp.full(rows, level, like.level.dtype), like.levels, jnp.ones(rows, bool))
+
+
+def of_chosen(values: Callable[[Int[Array, "K"]], Float[Array, "*b K"]], chosen: Bool[Array, "N"], fill: float) -> Float[Array, "*b N"]:
+    """values(row numbers) of the chosen rows, `fill` at all others; CHUNK rows at a time, so that work is by the number chosen."""
+    rows, size = chosen.shape[0], min(CHUNK, chosen.shape[0])
+    num = jnp.sum(chosen)
+    order = jnp.pad(jnp.argsort(~chosen), (0, -rows % size))
+
+    def chunk(number: Int[Array, ""], found: Float[Array, "*b N"]) -> Float[Array, "*b N"]:
+        place = number * size + jnp.arange(size)
+        row = order[place]
+        return found.at[..., jnp.where(place < num, row, rows)].set(values(row), mode="drop")
+
+    like = jax.eval_shape(values, order[:size])
+    return jax.lax.fori_loop(0, -(-num // size), chunk, jnp.full((*like.shape[:-1], rows), fill, like.dtype))
 
 
 def thin(data: Data, size: int) -> Data:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mfgp.data import at_level
+from mfgp.data import at_level, of_chosen
 from mfgp.minimise import minimise
 from mfgp.posterior import Posterior, sample
 
@@ -102,8 +102,10 @@ def maximise(
     def climb(_: Any, pool: tuple[Any, Any, Any]) -> tuple[Any, Any, Any]:
         best, moves, _ = _best_distinct(pool[2], pool[0], pool[1], NUM_CLIMBING)
         around = jax.vmap(neighbours, (0, 0, None))(best, moves, grid)
+        moved = jnp.any(around != best[:, None], axis=-1).reshape(-1)
         around, moves = around.reshape(-1, around.shape[-1]), jnp.repeat(moves, around.shape[1], axis=0)
-        x, free, values = (jnp.concatenate([a, b]) for a, b in zip(pool, (around, moves, ordered(around)), strict=True))
+        scored = of_chosen(lambda rows: ordered(around[rows]), moved, -jnp.inf)
+        x, free, values = (jnp.concatenate([a, b]) for a, b in zip(pool, (around, moves, scored), strict=True))
         return _best_distinct(values, x, free, len(pool[2]))
 
     discrete = jnp.any(moves & (grid.integer | (grid.group >= 0)))

@@ -65,3 +65,23 @@ def test_trials_keep_the_platform_that_the_user_chose_whatever_the_surrogate_has
     monkeypatch.delenv(runtime.TRIAL_PLATFORMS)
     runtime.keep_accelerator_for_trials()
     assert os.environ["JAX_PLATFORMS"] == "cpu" and runtime.trial_environment()["JAX_PLATFORMS"] == "cuda"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+def test_memory_that_was_freed_is_not_fetched_from_the_system_again():
+    """A process of ours touches the same 64 MiB ten times, in arrays of two, and pays for its pages once."""
+    program = """
+import resource
+import numpy as np
+from experiments.runtime import keep_freed_memory
+if {keep}: keep_freed_memory()
+[np.ones(2**18) for _ in range(32)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): [np.ones(2**18) for _ in range(32)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = {
+        keep: int(subprocess.run([sys.executable, "-c", program.format(keep=keep)], cwd=ROOT, capture_output=True, text=True).stdout)
+        for keep in (False, True)
+    }
+    assert faults[True] < 1000 < faults[False]
