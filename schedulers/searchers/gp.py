@@ -7,6 +7,7 @@ with the surrogate itself, so that somebody else may answer the requests of seve
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -18,6 +19,7 @@ import mfgp
 from mfgp.query import Known
 from schedulers.draws import generator
 from schedulers.history import History
+from schedulers.searchers.cap import cap
 from schedulers.searchers.guide import Guide
 from schedulers.searchers.model import Model
 from schedulers.searchers.random import RandomSearcher
@@ -47,6 +49,7 @@ class GPSearcher:
     acquire_at: the resource at which improvement is expected: `bohb`, the largest with at least `threshold` observations (the paper's
         rule; null: the number of hyperparameters), `first`, the trial's first milestone, or `final`, r_max.
     data: what the surrogate sees (Klein et al. 2020, figure 7): reports at `rungs`, `rungs_and_last` report of each trial, or `all`.
+    max_observations: how many of them it sees at most (`schedulers.searchers.cap`); null: all.
     refit_always_below, refit_period, refit_on: when hyperparameters are refitted (`schedulers.searchers.refits`).
     acquisition: what is maximised, one of mfgp's ExpectedImprovement, LowerConfidenceBound, Thompson.
     guide: made for the space, it steers the start, the candidates and the choice among them (`schedulers.searchers.guide`).
@@ -64,6 +67,7 @@ class GPSearcher:
         acquire_at: Literal["bohb", "first", "final"] = "bohb",
         threshold: int | None = None,
         data: DataPolicy = "rungs",
+        max_observations: int | None = None,
         num_candidates: int = 2000,
         refit_always_below: int = 150,
         refit_period: int = 1,
@@ -83,6 +87,9 @@ class GPSearcher:
         for name, (choice, valid) in choices.items():
             if choice not in valid:
                 raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(valid)}")
+        if max_observations is not None and (max_observations < 1 or data == "all"):
+            at_least = f"searcher.max_observations={max_observations} must be null or at least 1"
+            raise ValueError(f"{at_least}, and null with searcher.data=all, of which the surrogate computes with a fraction anyway")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
@@ -92,7 +99,7 @@ class GPSearcher:
             )
         self._guide = guide(space=space) if guide else None
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
-        self._acquire_at, self._data = acquire_at, data
+        self._acquire_at, self._data, self._most = acquire_at, data, max_observations
         self._threshold = self._encoding.num_hyperparameters if threshold is None else threshold
         self._refits = RefitSchedule(refit_always_below, refit_period, refit_on)
         coordinates = self._encoding.coordinates()
@@ -121,13 +128,18 @@ class GPSearcher:
         if pool is None:
             return None
         r_acq = self._acquisition_resource(resources, slot)
+        is_due = self._is_due(*_counts(resources, slot))
+        if self._most is not None:
+            kept = cap(trials, resources, metrics, self._most, generator(self._seed, "cap", slot.trial_id))
+            trials, resources, metrics = trials[kept], resources[kept], metrics[kept]
         known = self._known(history, slot, trials, resources, metrics)
-        return Request(self._arguments(slot, known, pool, r_acq), pool, known, r_acq)
+        return Request(self._arguments(slot, known, pool, r_acq, is_due), pool, known, r_acq)
 
     def conclude(self, history: History, slot: Slot, request: Request, suggestion: mfgp.Suggestion) -> Proposal | None:
         """The proposal that follows from the model's answer to `request`; the history must be the one that it was prepared from."""
         _, pool, known, r_acq = request
-        state = self._remember(suggestion, *_counts(known, slot))
+        _, observed, _ = self._observed(history)
+        state = self._remember(suggestion, *_counts(observed, slot))
         chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
         remark = ""
         if self._guide:
@@ -138,7 +150,8 @@ class GPSearcher:
             order = np.argsort(-scores, kind="stable")
             chosen, scores = chosen[order], scores[order]
         usable = np.flatnonzero(self._tried.is_new(chosen) & self._encoding.is_legal(chosen))
-        note = f"{len(known.y)} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
+        seen = f"{len(known.y)} of {len(observed)}" if len(known.y) < len(observed) else len(known.y)
+        note = f"{seen} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
         note = "; ".join(filter(None, (note, remark, suggestion.fallback)))
         if len(usable) == 0:
             log.info("trial %d: all that the model proposed was tried before; drawing at random", slot.trial_id)
@@ -161,9 +174,9 @@ class GPSearcher:
 
     def upcoming(self, history: History) -> list[tuple[int, int]]:
         """The padded (observations, pending) that the next suggestion needs, and those that a later one will need."""
-        now = mfgp.bucket(max(1, len(self._observed(history)[2])))
-        pending = self._padded_pending(history)
-        return [(now, pending), (mfgp.bucket(now + 1), pending)]
+        num, most = max(1, len(self._observed(history)[2])), self._most or math.inf
+        now, pending = mfgp.bucket(int(min(num, most))), self._padded_pending(history)
+        return [(now, pending), (mfgp.bucket(int(min(now + 1, most))), pending)]
 
     def compile(self, history: History, size: tuple[int, int]) -> None:
         """Have the program for one of `upcoming` ready; may run in a thread of its own. Changes nothing but the time it takes."""
@@ -239,7 +252,7 @@ class GPSearcher:
         pending_r = (np.array([r for _, r in pending], float) - 0.5) / slot.r_max
         return Known(rows[trials], (resources - 0.5) / slot.r_max, metrics, pending_x, pending_r, self._pending_size)
 
-    def _arguments(self, slot: Slot, known: Known, pool: np.ndarray, r_acq: int) -> dict[str, Any]:
+    def _arguments(self, slot: Slot, known: Known, pool: np.ndarray, r_acq: int, is_due: bool) -> dict[str, Any]:
         return dict(
             seed=(self._seed, slot.trial_id),
             **known._asdict(),
@@ -248,7 +261,7 @@ class GPSearcher:
             free=self._encoding.free(pool),
             space=self._coordinates,
             warm=self._warm,
-            refit=self._is_due(*_counts(known, slot)),
+            refit=is_due,
         )
 
     def _answer_alone(self, request: Request) -> mfgp.Suggestion:
@@ -275,6 +288,6 @@ class GPSearcher:
         }
 
 
-def _counts(known: Known, slot: Slot) -> tuple[int, int]:
+def _counts(resources: np.ndarray, slot: Slot) -> tuple[int, int]:
     """How many observations there are, and how many of them at r_max."""
-    return len(known.y), int(np.sum(known.r == (slot.r_max - 0.5) / slot.r_max))
+    return len(resources), int(np.sum(resources == slot.r_max))
