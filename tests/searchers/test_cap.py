@@ -84,7 +84,7 @@ def test_a_capped_searcher_fits_to_so_many_and_goes_on_refitting() -> None:
     seen: list[tuple[int, int, bool]] = []
 
     def answer(request: Request) -> mfgp.Suggestion:
-        levels = {int(round(r * 9 + 0.5)) for r in request.known.r}
+        levels = {round(9 * float(r) + 0.5) for r in request.known.r}
         seen.append((len(request.known.y), max(levels), request.arguments["refit"]))
         return searcher._answer_alone(request)
 
