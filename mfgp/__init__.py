@@ -4,7 +4,8 @@ from mfgp.acquisition import ExpectedImprovement, LowerConfidenceBound, Thompson
 from mfgp.data import bucket
 from mfgp.many import precompile, suggest_many
 from mfgp.mcmc import Nuts, SliceSampling
-from mfgp.suggest import Space, Suggestion, suggest
+from mfgp.problem import Space
+from mfgp.suggest import Suggestion, suggest
 from mfgp.surrogates import Surrogate, coregional, exp_decay, freeze_thaw, independent, matern, matern_warped
 
 __all__ = [

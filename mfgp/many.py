@@ -12,7 +12,8 @@ import numpy as np
 from mfgp.acquisition import Acquisition
 from mfgp.large import FIT_ROWS
 from mfgp.precision import precision_of
-from mfgp.suggest import EXPECTED_IMPROVEMENT, Problem, Space, Suggestion, compute, conclude, problem_of, suggest
+from mfgp.problem import Problem, Space, problem_of
+from mfgp.suggest import EXPECTED_IMPROVEMENT, Suggestion, compute, conclude, suggest
 from mfgp.surrogates import Surrogate
 
 

@@ -52,7 +52,7 @@ def excess(request: dict[str, Any], loss: float, seed: int) -> float:
     import mfgp
     from mfgp.compiler import compiled
     from mfgp.fit import fit
-    from mfgp.suggest import problem_of
+    from mfgp.problem import problem_of
     from mfgp.surrogates import random_starts
 
     surrogate = mfgp.exp_decay()

@@ -68,7 +68,7 @@ def _row(size: int, repeats: int) -> list[float]:
     from mfgp.compiler import compiled
     from mfgp.fit import loss_and_grad
     from mfgp.precision import precision_of
-    from mfgp.suggest import problem_of
+    from mfgp.problem import problem_of
 
     surrogate, request = mfgp.exp_decay(), rungs_request(size)
     kept = {**request, "warm": {}, "refit": False}

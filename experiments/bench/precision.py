@@ -38,7 +38,7 @@ def _row(name: str, size: int) -> str:
     from mfgp.data import at_level
     from mfgp.posterior import condition, log_marginal_likelihood
     from mfgp.precision import precision_of
-    from mfgp.suggest import problem_of
+    from mfgp.problem import problem_of
 
     request = rungs_request(size)
     double, single = (getattr(mfgp, name)(precision=precision) for precision in ("float64", "float32"))

@@ -129,7 +129,7 @@ def comparison(surrogate: str, size: int) -> dict[str, Any]:
     import mfgp
     from mfgp import iterative, large, posterior
     from mfgp.data import at_level
-    from mfgp.suggest import problem_of
+    from mfgp.problem import problem_of
 
     model, request, meter = getattr(mfgp, surrogate)(), rungs_request(size), _Meter()
     n = len(request["y"])

@@ -143,7 +143,7 @@ def floor_table(sizes: Sequence[int] = (64, 128, 256, 512), repeats: int = 15) -
     import mfgp
     from mfgp.compiler import compiled
     from mfgp.fit import loss_and_grad
-    from mfgp.suggest import problem_of
+    from mfgp.problem import problem_of
 
     evaluate = compiled(static_argnames=("surrogate",))(loss_and_grad)
     lines = [f"{'n':>6} {'value and gradient, s':>22} {'potrf + potri, s':>17} {'ratio':>6}   (medians of {repeats}, in turn)"]

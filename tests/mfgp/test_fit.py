@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 import mfgp
 from mfgp.fit import APART, fit, inverse_information, loss_and_grad
-from mfgp.suggest import problem_of
+from mfgp.problem import problem_of
 from mfgp.surrogates import random_starts
 from tests.mfgp import reference
 

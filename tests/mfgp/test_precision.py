@@ -10,7 +10,8 @@ from mfgp import query
 from mfgp.compiler import compiled
 from mfgp.posterior import condition, factorise, log_marginal_likelihood
 from mfgp.precision import precision_of
-from mfgp.suggest import compute, problem_of
+from mfgp.problem import problem_of
+from mfgp.suggest import compute
 from tests.mfgp import reference
 from tests.mfgp.test_collapsed import both_forms
 from tests.mfgp.test_suggest import assert_sensible, problem

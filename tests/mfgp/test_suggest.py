@@ -8,7 +8,8 @@ import pytest
 
 import mfgp
 from mfgp.data import bucket
-from mfgp.suggest import compute, problem_of
+from mfgp.problem import problem_of
+from mfgp.suggest import compute
 from mfgp.surrogates import alone
 from tests.mfgp import reference
 
