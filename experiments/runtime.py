@@ -12,6 +12,7 @@ TRIAL_PLATFORMS = "MFGP_TRIAL_PLATFORMS"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 KEPT_BYTES = 2**30
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
+FUSION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
 
 def cache_dir() -> Path:
@@ -25,15 +26,18 @@ def prepare_environment(env: dict[str, str] | None = None) -> None:
     frees), before JAX is imported.
 
     jax 0.10 on the CPU hangs for ever on programs that batch LAPACK calls unless its concurrency-optimised scheduler is off; later
-    versions do not hang, so the flag is set for older ones only. Retry without it when Python 3.11 is no longer supported.
+    versions do not hang, so the flag is set for older ones only. Retry without it when Python 3.11 is no longer supported. jax 0.10.2 and
+    0.11 compute some fused operations wrongly (`mfgp.compiler.SAFE`); the flag is experimental, so later versions may not know it.
     """
     if env is None:
         keep_freed_memory()
     target = os.environ if env is None else env
     flags = target.get("XLA_FLAGS", "")
     major, minor = (int(part) for part in version("jax").split(".")[:2])
-    if (major, minor) < (0, 11) and SCHEDULER_FLAG not in flags:
-        target["XLA_FLAGS"] = f"{flags} {SCHEDULER_FLAG}=false".strip()
+    wanted = {SCHEDULER_FLAG: "false"} if (major, minor) < (0, 11) else {}
+    wanted |= {FUSION_FLAG: "individual_dot"} if (major, minor) < (0, 12) else {}
+    missing = [f"{flag}={value}" for flag, value in wanted.items() if flag not in flags]
+    target["XLA_FLAGS"] = " ".join([flags, *missing]).strip()
     # XLA calls OpenBLAS from its own threads; OpenBLAS' threads on top spin on busy cores (a fit of 0.2 s took 24 s).
     target.setdefault("OPENBLAS_NUM_THREADS", "1")
     target.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_dir() / "xla"))
@@ -42,10 +46,11 @@ def prepare_environment(env: dict[str, str] | None = None) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to KEPT_BYTES that it has freed, where its C library is glibc; elsewhere nothing happens.
+    """Let this process keep memory that it has freed, up to its peak, where its C library is glibc; elsewhere nothing happens.
 
     glibc gives large arrays back to the system at once, and gets them back page by page: at a thousand observations that is a quarter of
-    the time of a fit's evaluation (`experiments.bench memory`). One arena, since those of other threads are given back all the same.
+    the time of a fit's evaluation (`experiments.bench memory`). One arena, since those of other threads are given back all the same;
+    KEPT_BYTES bounds only what is free at the heap's end.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,7 +1,10 @@
 """Whole programs are kept under names that tell apart whatever makes them differ, and those that no name can tell apart are not kept."""
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, wraps
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +16,7 @@ import mfgp
 from mfgp import compiler
 from mfgp.compiler import compiled, keep_programs
 
+ROOT = Path(__file__).parents[2]
 ROWS = np.arange(3.0, dtype=np.float32)
 
 
@@ -122,3 +126,43 @@ def test_without_a_shelf_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     keep_programs(None)
     monkeypatch.setattr(compiler, "_named", lambda value: pytest.fail("named"))
     assert fresh()(mfgp.exp_decay(), ROWS, np.float32(2))["y"].shape == (3,)
+
+
+MISCOMPILED = """
+import os
+{prepare}
+import jax
+import jax.numpy as jnp
+import numpy as np
+jax.config.update("jax_enable_x64", True)
+from mfgp.compiler import compiled
+from mfgp.data import Inputs
+from mfgp.kernels import Matern
+
+def few_by_many(x, z, level, levels):
+    few = Inputs(x, jnp.arange(len(x)) % len(levels), levels, jnp.ones(len(x), bool))
+    many = Inputs(z, jnp.full(len(z), level), levels, jnp.ones(len(z), bool))
+    one = jnp.ones(())
+    return Matern(jnp.ones(8), one, one, 0 * one, one).cov(few, many)
+
+rng = np.random.default_rng(0)
+x, z, levels = rng.random((8, 8)), rng.random((1000, 8)), np.linspace(0.1, 1, 5)
+d = np.sqrt(5 * (((x[:, None] - z[None]) ** 2).sum(-1) + (levels[np.arange(8) % 5] - levels[4])[:, None] ** 2))
+wanted = (1 + d + d * d / 3) * np.exp(-d)
+for how in ({hows}):
+    np.testing.assert_allclose(how(few_by_many)(x, z, np.int32(4), levels), wanted, rtol=1e-12)
+"""
+
+
+@pytest.mark.parametrize(
+    ("prepare", "hows"),
+    [
+        ("os.environ.pop('XLA_FLAGS', None)", "compiled(static_argnames=()), compiled(static_argnames=(), quick=False)"),
+        ("from experiments.runtime import prepare_environment; prepare_environment()", "jax.jit,"),
+    ],
+)
+def test_what_xla_fuses_is_computed_rightly(prepare: str, hows: str) -> None:
+    """jax 0.10.2 and 0.11.0 give nan here by default (`compiler.SAFE`); ours do not, with or without our environment."""
+    program = MISCOMPILED.format(prepare=prepare, hows=hows)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
