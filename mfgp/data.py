@@ -15,7 +15,7 @@ from scipy.special import ndtri
 
 MIN_ROWS = 64  # smaller sizes would save milliseconds and cost a compilation each
 MIN_LEVELS = 8
-CHUNK = 64  # rows of which a few chosen ones are computed together
+FEW_ROWS = 64  # rows of which a few chosen ones are computed together
 
 
 class Inputs(NamedTuple):
@@ -45,8 +45,8 @@ def at_level(x: Float[Array, "M D"], level: Int[Array, ""], like: Inputs) -> Inp
 
 
 def of_chosen(values: Callable[[Int[Array, "K"]], Float[Array, "*b K"]], chosen: Bool[Array, "N"], fill: float) -> Float[Array, "*b N"]:
-    """values(row numbers) of the chosen rows, `fill` at all others; CHUNK rows at a time, so that work is by the number chosen."""
-    rows, size = chosen.shape[0], min(CHUNK, chosen.shape[0])
+    """values(row numbers) of the chosen rows, `fill` at all others; FEW_ROWS rows at a time, so that work is by the number chosen."""
+    rows, size = chosen.shape[0], min(FEW_ROWS, chosen.shape[0])
     num = jnp.sum(chosen)
     order = jnp.pad(jnp.argsort(~chosen), (0, -rows % size))
 

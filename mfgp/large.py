@@ -89,7 +89,7 @@ def num_landmarks(rows: int) -> int:
 
 
 class Asked(NamedTuple):
-    """What `suggest` asks of the posterior, see suggest.Problem."""
+    """What `suggest` asks of the posterior, see problem.Problem."""
 
     seed: UInt32[Array, "2"]
     pending: Inputs

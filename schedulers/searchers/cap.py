@@ -9,7 +9,8 @@ def cap(trials: np.ndarray, resources: np.ndarray, metrics: np.ndarray, most: in
     """[n] which observations are kept, `most` at most.
 
     Those of trials that came furthest first; of trials that came as far as each other, those at the highest resources; at random where
-    some of one level must go. With one resource only: the best quarter, the others at random. metrics are minimised.
+    some of one level must go. With one resource only: the best quarter, the others at random (the reference's rule for schedulers that know
+    one resource, here for data that do). metrics are minimised.
     """
     if len(resources) <= most:
         return np.ones(len(resources), bool)

@@ -7,7 +7,6 @@ with the surrogate itself, so that somebody else may answer the requests of seve
 from __future__ import annotations
 
 import logging
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -41,6 +40,7 @@ class Request(NamedTuple):
     pool: np.ndarray  # [C, P] the candidates as vectors
     known: Known
     r_acq: int
+    observed: tuple[int, int]  # observations, and those of them at r_max, before any cap
 
 
 class GPSearcher:
@@ -88,8 +88,8 @@ class GPSearcher:
             if choice not in valid:
                 raise ValueError(f"searcher.{name}={choice} is unknown: choose one of {', '.join(valid)}")
         if max_observations is not None and (max_observations < 1 or data == "all"):
-            at_least = f"searcher.max_observations={max_observations} must be null or at least 1"
-            raise ValueError(f"{at_least}, and null with searcher.data=all, of which the surrogate computes with a fraction anyway")
+            said = f"searcher.max_observations={max_observations} must be null or at least 1"
+            raise ValueError(f"{said}, and null with searcher.data=all, where a few long trials would be all that is left")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
         self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
@@ -128,18 +128,17 @@ class GPSearcher:
         if pool is None:
             return None
         r_acq = self._acquisition_resource(resources, slot)
-        is_due = self._is_due(*_counts(resources, slot))
+        observed = len(resources), int(np.sum(resources == slot.r_max))
         if self._most is not None:
             kept = cap(trials, resources, metrics, self._most, generator(self._seed, "cap", slot.trial_id))
             trials, resources, metrics = trials[kept], resources[kept], metrics[kept]
         known = self._known(history, slot, trials, resources, metrics)
-        return Request(self._arguments(slot, known, pool, r_acq, is_due), pool, known, r_acq)
+        return Request(self._arguments(slot, known, pool, r_acq, self._is_due(*observed)), pool, known, r_acq, observed)
 
     def conclude(self, history: History, slot: Slot, request: Request, suggestion: mfgp.Suggestion) -> Proposal | None:
         """The proposal that follows from the model's answer to `request`; the history must be the one that it was prepared from."""
-        _, pool, known, r_acq = request
-        _, observed, _ = self._observed(history)
-        state = self._remember(suggestion, *_counts(observed, slot))
+        _, pool, known, r_acq, observed = request
+        state = self._remember(suggestion, *observed)
         chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
         remark = ""
         if self._guide:
@@ -150,7 +149,7 @@ class GPSearcher:
             order = np.argsort(-scores, kind="stable")
             chosen, scores = chosen[order], scores[order]
         usable = np.flatnonzero(self._tried.is_new(chosen) & self._encoding.is_legal(chosen))
-        seen = f"{len(known.y)} of {len(observed)}" if len(known.y) < len(observed) else len(known.y)
+        seen = f"{len(known.y)} of {observed[0]}" if len(known.y) < observed[0] else observed[0]
         note = f"{seen} observations, {'refitted' if suggestion.refitted else 'hyperparameters kept'}"
         note = "; ".join(filter(None, (note, remark, suggestion.fallback)))
         if len(usable) == 0:
@@ -174,9 +173,10 @@ class GPSearcher:
 
     def upcoming(self, history: History) -> list[tuple[int, int]]:
         """The padded (observations, pending) that the next suggestion needs, and those that a later one will need."""
-        num, most = max(1, len(self._observed(history)[2])), self._most or math.inf
-        now, pending = mfgp.bucket(int(min(num, most))), self._padded_pending(history)
-        return [(now, pending), (mfgp.bucket(int(min(now + 1, most))), pending)]
+        num, most = len(self._observed(history)[2]), self._most
+        sizes = (mfgp.bucket(max(1, n if most is None else min(n, most))) for n in (num, mfgp.bucket(max(1, num)) + 1))
+        pending = self._padded_pending(history)
+        return [(size, pending) for size in sizes]
 
     def compile(self, history: History, size: tuple[int, int]) -> None:
         """Have the program for one of `upcoming` ready; may run in a thread of its own. Changes nothing but the time it takes."""
@@ -286,8 +286,3 @@ class GPSearcher:
             "pending_size": self._pending_size,
             **self._seen._asdict(),
         }
-
-
-def _counts(resources: np.ndarray, slot: Slot) -> tuple[int, int]:
-    """How many observations there are, and how many of them at r_max."""
-    return len(resources), int(np.sum(resources == slot.r_max))

@@ -60,8 +60,9 @@ class HyperTuneGuide:
 
     def scores(self, model: Model, history: History, slot: Slot, vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
         trust = self.trust(history)
+        trust = trust and _within(trust, [bool(np.any(model.known.r == (level - 0.5) / slot.r_max)) for level in trust.levels])
         if trust is None:
-            return model.log_improvement(rows), "no second level to compare with yet"
+            return model.log_improvement(rows), "no second level to compare with"
         at = [(level - 0.5) / slot.r_max for level in trust.levels]
         seen = model.known.x[model.known.r == at[-1]]
         beliefs = [
@@ -129,6 +130,12 @@ def adapted_weights(law: Sequence[float], levels: Sequence[int], trust: Trust) -
     weights = np.array(law)
     weights[supported] = weights[supported].sum() * shares / shares.sum()
     return [float(weight) for weight in weights]
+
+
+def _within(trust: Trust, kept: Sequence[bool]) -> Trust | None:
+    """Trust among the levels that are kept (a cap on the observations may leave none of a low one); None if there is none, or no top."""
+    theta = trust.theta * kept
+    return Trust(trust.levels, theta / theta.sum()) if kept[-1] and theta.any() else None
 
 
 def ensemble(beliefs: Sequence[Belief | None], theta: np.ndarray) -> Belief:

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import norm, rankdata
 
 import mfgp
-from mfgp.data import CHUNK, Data, Inputs, copula, joint, of_chosen, pad, per_rung, standardise, thin
+from mfgp.data import FEW_ROWS, Data, Inputs, copula, joint, of_chosen, pad, per_rung, standardise, thin
 
 
 def test_standardising_is_invariant_to_shift_and_scale() -> None:
@@ -68,7 +68,7 @@ def test_thinning_keeps_rows_evenly_spread_over_those_that_are_no_padding() -> N
     assert thin(whole, 16) is whole
 
 
-@pytest.mark.parametrize("rows", [1, CHUNK - 1, CHUNK, 2 * CHUNK + 3])
+@pytest.mark.parametrize("rows", [1, FEW_ROWS - 1, FEW_ROWS, 2 * FEW_ROWS + 3])
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_of_chosen_computes_the_chosen_rows_and_fills_the_others(rows: int, share: float) -> None:
     x = np.random.default_rng(rows).normal(size=(rows, 2))
@@ -82,5 +82,5 @@ def test_of_chosen_computes_the_chosen_rows_and_fills_the_others(rows: int, shar
     found = jax.jit(lambda c: of_chosen(values, c, -7.0))(chosen)
     jax.effects_barrier()
     np.testing.assert_allclose(found, np.where(chosen, np.stack([x.sum(1), x.max(1)]), -7.0))
-    size = min(CHUNK, rows)
+    size = min(FEW_ROWS, rows)
     assert len(seen) == -(-chosen.sum() // size) * size  # no more than it takes

@@ -6,12 +6,18 @@ import numpy as np
 import pytest
 
 import mfgp
+from experiments.benchmarks.synthetic import Curves
+from experiments.grid import Nothing
 from mfgp.query import Belief
+from schedulers.asha import AsyncHyperband
+from schedulers.backends.simulated import SimulatedBackend
 from schedulers.history import History
+from schedulers.run import run
 from schedulers.rungs import bracket_weights
 from schedulers.searchers.gp import GPSearcher
 from schedulers.searchers.hypertune import HyperTuneGuide, Trust, adapted_weights, ensemble, ranking_loss, share_of_wins
 from schedulers.searchers.random import RandomSearcher
+from schedulers.searchers.wrappers import TrialLimit
 from tests.searchers.spaces import LEVELS, add_trial, mixed_space, play, slot_of
 
 SURROGATE = mfgp.exp_decay(max_evaluations=15)
@@ -100,3 +106,19 @@ def test_the_searcher_improves_with_the_ensemble():
     late = history.trials[15:]
     assert any("trust" in t.proposal.note for t in late)
     assert np.median([t.proposal.config["drop"] for t in late]) < 0.15
+
+
+@pytest.mark.parametrize("most", [3, 8])
+def test_a_cap_that_leaves_nothing_of_a_trusted_level(most):
+    """Trust is judged on all observations; the belief about a level that the cap has emptied counts for nothing."""
+    benchmark = Curves(num_floats=2, num_ints=0, num_categoricals=0, r_max=9, noise=0)
+    surrogate = mfgp.exp_decay(restarts=1, warm_restarts=0, escapes=0, max_evaluations=10)
+    settings = dict(surrogate=surrogate, seed=1, num_init_random=4, num_candidates=100, num_fantasies=4, max_observations=most)
+    searcher = GPSearcher(benchmark.space, **settings, guide=partial(HyperTuneGuide, surrogate=surrogate, brackets=1))
+    proposals, conclude = [], searcher.conclude
+    searcher.conclude = lambda *asked: proposals.append(conclude(*asked)) or proposals[-1]
+    scheduler = AsyncHyperband(TrialLimit(searcher, 60), r_min=1, r_max=9)
+    for _ in run(scheduler, SimulatedBackend(benchmark, 2), Nothing()):
+        pass
+    assert len(proposals) > 50
+    assert any("trust 0.00 in r=1" in proposal.note for proposal in proposals)

@@ -20,6 +20,7 @@ from schedulers.searchers.gp import GPSearcher, Request
 from schedulers.searchers.refits import RefitSchedule, Seen
 from schedulers.searchers.wrappers import TrialLimit
 from schedulers.types import Proposal, Slot
+from tests.searchers.spaces import LEVELS, add_trial, mixed_space, slot_of
 
 # At each suggestion: what is new below r_max, what at it, and whether a fit would find nothing finite.
 new_data = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.booleans()), max_size=60)
@@ -101,3 +102,21 @@ def test_an_unknown_kind_of_news_is_refused() -> None:
     unknown: Any = "final"
     with pytest.raises(ValueError, match="searcher.refit_on=final is unknown: choose one of any, r_max"):
         GPSearcher(ConfigurationSpace({"x": (0.0, 1.0)}), surrogate=mfgp.exp_decay(), refit_on=unknown)
+
+
+def test_what_arrives_while_an_answer_is_late_is_news_for_the_next() -> None:
+    searcher = GPSearcher(mixed_space(), surrogate=mfgp.exp_decay(restarts=1, warm_restarts=0, escapes=0, max_evaluations=10))
+    history = History(LEVELS)
+    for value in range(12):
+        proposal = searcher.suggest(history, slot_of(history))
+        assert proposal is not None
+        add_trial(history, proposal, {1: float(value)})
+        if value == 10:
+            slot = slot_of(history)
+            request = searcher.prepare(history, slot)
+            assert isinstance(request, Request)
+            answer = mfgp.suggest(searcher._surrogate, **request.arguments)
+    proposal = searcher.conclude(history, slot, request, answer)
+    assert proposal is not None and "11 observations" in proposal.note
+    following = searcher.prepare(history, slot_of(history))
+    assert isinstance(following, Request) and following.arguments["refit"]
