@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import cli
 from experiments.display import explain, last_line, number, span
@@ -168,6 +168,8 @@ def show_plan(cfg: DictConfig, seconds: float | None) -> None:
     print(f"share that passes: {', '.join(shares) or 'every trial runs to r_max'}")
     for line in outline(parts.scheduler):
         print(line)
+    if str(OmegaConf.select(cfg, "searcher.guide._target_")).endswith("HyperTuneGuide"):
+        print("searcher=hypertune changes these probabilities as it learns which resources to trust; the forecast below does not")
     asked = {"trials": budget.trials, "reports": budget.reports, "seconds": budget.seconds}
     said = ", ".join(f"{value:g} {name}" for name, value in asked.items() if value is not None) or "no limit"
     print(f"\nexpected with {parts.num_workers} workers and a budget of {said}: the mean of {NUM_STUDIES} simulated studies")

@@ -113,3 +113,9 @@ def test_the_command_refuses_a_time_that_is_none():
     done = explained("--explain=fast")
     assert done.returncode == 2
     assert done.stderr.startswith("error: --explain=fast must be the seconds")
+
+
+def test_a_plan_says_that_hypertune_will_change_its_brackets():
+    plans = [explained(f"searcher={name}", "benchmark=curves", "budget.trials=4", "--explain").stdout for name in ("hypertune", "gp")]
+    assert all("bracket 1: starts at 3" in plan for plan in plans)
+    assert ["hypertune changes these probabilities" in plan for plan in plans] == [True, False]
