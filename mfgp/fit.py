@@ -20,6 +20,7 @@ APART = 0.1  # nats between the ends of two descents, or MAX_MOVE between their 
 MAX_MOVE = 2.0  # per step and coordinate, mostly logarithms
 HOPE = 5.0  # times what it promises the model may gain: a descent that would not even then beat the best so far is given up
 SUBSET = (64, 192)  # rows at least and at most that the preconditioner is computed on; in between a third of all
+SLOPES = 8000  # but rows times hyperparameters not above this (16 rows at least): with 265 of them it cost a hundred evaluations
 RIDGE = 0.3
 
 
@@ -47,7 +48,8 @@ def inverse_information(surrogate: Surrogate, theta: Float[Array, "P"], data: Da
     as many columns as there are slopes. The ridge stands for the hyperpriors.
     """
     n = jnp.sum(data.inputs.mask)
-    part = thin(data, int(np.clip(data.y.shape[0] // 3, *SUBSET))).inputs
+    rows = min(int(np.clip(data.y.shape[0] // 3, *SUBSET)), max(SLOPES // theta.shape[0], 16))
+    part = thin(data, rows).inputs
     size = part.mask.shape[0]
 
     def moments(t: Float[Array, "P"]) -> tuple[Float[Array, "N N"], Float[Array, "N"]]:
