@@ -190,9 +190,10 @@ def metadata(table: pa.Table) -> dict[str, Any]:
 
 
 def _prepare() -> None:
-    from experiments.runtime import prepare_environment
+    from experiments.runtime import keep_freed_memory, prepare_environment
 
     prepare_environment()
+    keep_freed_memory()
     # One process per core: threads of its own would only wait for each other, and a study's bits depend on their number.
     os.environ["NPROC"] = "1"
     os.environ["JAX_PLATFORMS"] = "cpu"

@@ -22,15 +22,12 @@ def cache_dir() -> Path:
 
 
 def prepare_environment(env: dict[str, str] | None = None) -> None:
-    """Set the XLA flags and the persistent compilation cache in `env` (default: this process, which will also keep the memory that it
-    frees), before JAX is imported.
+    """Set the XLA flags and the persistent compilation cache in `env` (default: this process), before JAX is imported.
 
     jax 0.10 on the CPU hangs for ever on programs that batch LAPACK calls unless its concurrency-optimised scheduler is off; later
     versions do not hang, so the flag is set for older ones only. Retry without it when Python 3.11 is no longer supported. jax 0.10.2 and
     0.11 compute some fused operations wrongly (`mfgp.compiler.SAFE`); the flag is experimental, so later versions may not know it.
     """
-    if env is None:
-        keep_freed_memory()
     target = os.environ if env is None else env
     flags = target.get("XLA_FLAGS", "")
     major, minor = (int(part) for part in version("jax").split(".")[:2])
@@ -50,7 +47,7 @@ def keep_freed_memory() -> None:
 
     glibc gives large arrays back to the system at once, and gets them back page by page: at a thousand observations that is a quarter of
     the time of a fit's evaluation (`experiments.bench memory`). One arena, since those of other threads are given back all the same;
-    KEPT_BYTES bounds only what is free at the heap's end.
+    KEPT_BYTES bounds only what is free at the heap's end. For simulated studies: a test run that did so grew to 7 GB and was aborted.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

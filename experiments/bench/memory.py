@@ -48,7 +48,7 @@ def _in_a_process(arguments: argparse.Namespace, kind: str) -> list[list[float]]
     sizes = map(str, arguments.sizes)
     command = [sys.executable, "-m", "experiments.bench", "memory", "--kind", kind, "--repeats", str(arguments.repeats), "--sizes", *sizes]
     environment = {**os.environ, "NPROC": "1"}
-    prepare_environment(environment)  # of the process to come: this call does not choose for it how it keeps memory
+    prepare_environment(environment)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     answer: list[list[float]] = json.loads(done.stdout)
     return answer
