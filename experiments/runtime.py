@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
 
     glibc gives large arrays back to the system at once, and gets them back page by page: at a thousand observations that is a quarter of
     the time of a fit's evaluation (`experiments.bench memory`). One arena, since those of other threads are given back all the same;
-    KEPT_BYTES bounds only what is free at the heap's end. For simulated studies: a test run that did so grew to 7 GB and was aborted.
+    KEPT_BYTES bounds only what is free at the heap's end. For processes that compile few programs.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
