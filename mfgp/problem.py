@@ -50,7 +50,8 @@ class Space:
 
     @property
     def grid(self) -> Grid:
-        return Grid(self.kind == INTEGER, self.log, self.low, self.high, self.group)  # type: ignore[arg-type]
+        parts: Any = (self.kind == INTEGER, self.log, self.low, self.high, self.group)  # of NumPy, as all here
+        return Grid(*parts)
 
 
 class Problem(NamedTuple):
@@ -99,7 +100,8 @@ def problem_of(
     at_acq = z[r == r_acq]
     rows = bucket(len(z))
     level = int(np.searchsorted(padded_levels, r_acq))
-    data = Data(_inputs(x, r, padded_levels, rows, d), np.concatenate([z, np.zeros(rows - len(z))]))  # type: ignore[arg-type]
+    targets: Any = np.concatenate([z, np.zeros(rows - len(z))])
+    data = Data(_inputs(x, r, padded_levels, rows, d), targets)
     data = (collapse(data, level) if surrogate.collapses else None) or data
     initial = surrogate.flatten({}, d, levels, len(padded_levels))
     second, fruitless = (warm or {}).get("runner_up") or None, (warm or {}).get("fruitless", 0)
@@ -141,7 +143,8 @@ def _check(arrays: Mapping[str, np.ndarray], d: int, pending_size: int) -> None:
 
 def _inputs(x: np.ndarray, r: np.ndarray, levels: np.ndarray, rows: int, d: int) -> Inputs:
     level = np.searchsorted(levels, r).astype(np.int32)
-    return Inputs(pad(x.reshape(-1, d), rows), pad(level, rows), levels, np.arange(rows) < len(r))  # type: ignore[arg-type]
+    parts: Any = (pad(x.reshape(-1, d), rows), pad(level, rows), levels, np.arange(rows) < len(r))
+    return Inputs(*parts)
 
 
 def _first(surrogate: Surrogate, warm: Mapping[str, Any], d: int, levels: np.ndarray, num_levels: int) -> np.ndarray:

@@ -5,6 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 import mfgp
+from mfgp.data import Data, thin
 from mfgp.fit import APART, fit, inverse_information, loss_and_grad
 from mfgp.problem import problem_of
 from mfgp.surrogates import random_starts
@@ -133,3 +134,19 @@ def test_learned_hyperparameters_predict_new_curves_better_than_the_initial_ones
         return float(jnp.mean(-0.5 * (z - mean[0]) ** 2 / variance - 0.5 * jnp.log(variance)))
 
     assert score(end.theta) > score(problem.first[0]) + 0.2
+
+
+@pytest.mark.parametrize(("coordinates", "rows"), [(3, 170), (258, 30), (600, 16)])
+def test_the_preconditioner_sees_fewer_rows_of_many_hyperparameters(monkeypatch: pytest.MonkeyPatch, coordinates: int, rows: int) -> None:
+    seen: list[int] = []
+
+    def watched(data: Data, size: int) -> Data:
+        seen.append(size)
+        return thin(data, size)
+
+    monkeypatch.setattr("mfgp.fit.thin", watched)
+    x, u = np.random.default_rng(0).random((512, coordinates)), np.full(512, reference.RUNGS[0])
+    data, surrogate = reference.data(x, u, u, 512, reference.RUNGS), mfgp.exp_decay()
+    theta = initial(surrogate, coordinates)
+    jax.eval_shape(lambda t: inverse_information(surrogate, t, data), theta)
+    assert seen == [rows]
