@@ -200,7 +200,10 @@ def _prepare() -> None:
 
 
 def _simulate_and_store(study: Study, store: Path, cfg: Any) -> None:
+    from experiments.runtime import limit_mappings
+
     if not is_stored(study, store):  # another command may have got there first
+        limit_mappings(beyond=35_000)
         _store(study, store, simulate(cfg, study.seed))
 
 

@@ -11,6 +11,7 @@ SURROGATE_DEVICES = ("cpu", "gpu")
 TRIAL_PLATFORMS = "MFGP_TRIAL_PLATFORMS"
 M_TRIM_THRESHOLD, M_MMAP_MAX, M_ARENA_MAX = -1, -4, -8  # of glibc's malloc.h
 KEPT_BYTES = 2**30
+MAPPINGS = Path("/proc/self/maps")
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 FUSION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 
@@ -101,3 +102,16 @@ def collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+
+
+def limit_mappings(beyond: int) -> None:
+    """Forget all compiled programs if this process has more than `beyond` memory mappings; those needed again are compiled again, or come
+    from the compilation cache.
+
+    Linux allows a process 65,530 mappings, every program takes hundreds, and XLA aborts when there are no more. For processes that go
+    from one work to the next, between the two.
+    """
+    if MAPPINGS.exists() and len(MAPPINGS.read_bytes().splitlines()) > beyond:
+        from mfgp.compiler import forget_programs
+
+        forget_programs()

@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from functools import cached_property, lru_cache, partial, update_wrapper
 from inspect import getmodule, signature, unwrap
 from typing import Any, Protocol, runtime_checkable
+from weakref import WeakSet
 
 import jax
 
@@ -44,6 +45,7 @@ class Shelf(Protocol):
 
 
 _shelf: Shelf | None = None
+_functions: "WeakSet[Compiled]" = WeakSet()  # those of this process
 
 
 def keep_programs(shelf: Shelf | None) -> None:
@@ -67,6 +69,13 @@ def cpu_options(quick: bool = True) -> dict[str, Any]:
     return known
 
 
+def forget_programs() -> None:
+    """Let go of every program of this process, JAX's too; those needed again are compiled again, or come from a cache."""
+    for function in _functions:
+        function.forget()
+    jax.clear_caches()
+
+
 class Compiled:
     """A function that is compiled for each form of its arguments; JAX's backend is asked for at the first call only, never at import."""
 
@@ -74,6 +83,7 @@ class Compiled:
         update_wrapper(self, function)
         self._function, self._static_argnames, self._quick = function, static_argnames, quick
         self._whole: dict[Any, Future[Any]] = {}
+        _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if _shelf is None or jax.default_backend() != "cpu" or _setting("disable_jit"):
@@ -89,12 +99,16 @@ class Compiled:
             try:
                 mine.set_result(_found_or_made(_shelf, self._jitted, (self._function, self._quick), form, static, given))
             except BaseException as error:
-                del self._whole[form]
+                self._whole.pop(form, None)
                 mine.set_exception(error)
         return future.result()(**given)
 
     def num_programs(self) -> int:
         return self._jitted._cache_size() + len(self._whole)
+
+    def forget(self) -> None:
+        """The programs that were kept whole; JAX forgets its own."""
+        self._whole = {}
 
     @cached_property
     def _jitted(self) -> Any:

@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from experiments import runtime
+from mfgp import compiler
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -86,3 +87,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         for keep in (False, True)
     }
     assert 10 * faults[True] < faults[False]
+
+
+def test_programs_are_forgotten_when_they_have_taken_too_many_mappings(monkeypatch, tmp_path):
+    asked: list[str] = []
+    monkeypatch.setattr(compiler, "forget_programs", lambda: asked.append("forget"))
+    (tmp_path / "maps").write_text("a mapping\n" * 100)
+    monkeypatch.setattr(runtime, "MAPPINGS", tmp_path / "maps")
+    runtime.limit_mappings(beyond=100)
+    assert asked == []
+    runtime.limit_mappings(beyond=99)
+    assert asked == ["forget"]
+    monkeypatch.setattr(runtime, "MAPPINGS", tmp_path / "not there")
+    runtime.limit_mappings(beyond=0)
+    assert asked == ["forget"]

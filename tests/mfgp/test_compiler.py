@@ -121,6 +121,35 @@ def test_threads_that_need_one_program_make_it_once_and_an_error_reaches_all_of_
     assert program.num_programs() == 1
 
 
+@pytest.mark.parametrize("is_kept", [False, True])
+def test_programs_that_are_forgotten_leave_the_process_and_come_again(
+    shelf: Remembered, monkeypatch: pytest.MonkeyPatch, is_kept: bool
+) -> None:
+    monkeypatch.setattr(compiler, "_shelf", shelf if is_kept else None)
+    program = fresh()
+    for _ in range(2):
+        np.testing.assert_array_equal(program(mfgp.exp_decay(), ROWS, np.float32(2))["y"], ROWS * 2 + 4)
+        assert program.num_programs() == 1
+        compiler.forget_programs()
+        assert program.num_programs() == 0
+    assert shelf.loads == int(is_kept)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts the memory mappings as Linux does")
+def test_forgotten_programs_give_their_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_shelf", None)
+    mapped = lambda: len(Path("/proc/self/maps").read_bytes().splitlines())  # noqa: E731
+    programs = compiled(static_argnames=("by",))(lambda x, by: jnp.linalg.cholesky(x @ x.T + by * jnp.eye(3)))
+    compiler.forget_programs()
+    before = mapped()
+    for by in range(1, 21):
+        programs(np.eye(3, dtype=np.float32), by=by)
+    grown = mapped() - before
+    assert grown > 20
+    compiler.forget_programs()
+    assert mapped() - before < grown / 4
+
+
 def test_without_a_shelf_nothing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiler, "_shelf", Remembered())
     keep_programs(None)
