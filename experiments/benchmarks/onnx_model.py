@@ -1,32 +1,20 @@
-"""Evaluate a small ONNX network with NumPy: a reader of the file format and the dozen operators that surrogate benchmarks use.
-
-An ONNX file is one Protocol Buffers message. Of it we need names, tensors and the list of nodes, which are already in an order in which
-they can be computed; that is shorter than a dependency, and what is not supported is said when the file is read.
+"""Evaluate a small ONNX network with NumPy: the dozen operators that surrogate benchmarks use.
 
 A study asks for a few rows at a time, where the interpreter costs more than the arithmetic. So the first call makes a plan: what does not
-depend on the arguments is computed once, and what is left are calls of NumPy with everything else bound to them.
+depend on the arguments is computed once, columns that are scaled one by one are scaled together, and what is left are calls of NumPy with
+everything else bound to them.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-# ONNX's numbers of element types
-DTYPES: dict[int, Any] = {1: np.float32, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-
-
-class Node(NamedTuple):
-    op: str
-    inputs: list[str]
-    outputs: list[str]
-    attributes: dict[str, Any]
+from experiments.benchmarks.onnx_file import DTYPES, Node, read
 
 
 class Network:
@@ -36,21 +24,10 @@ class Network:
     """
 
     def __init__(self, path: str | Path) -> None:
-        try:
-            graph = _only(_fields(Path(path).read_bytes()), 7)
-            fields = list(_fields(graph))
-            self._tensors = dict(_tensor(body) for number, body in fields if number == 5)
-            nodes = [_node(body) for number, body in fields if number == 1]
-            outputs = [_text(_only(_fields(body), 1)) for number, body in fields if number == 12]
-            inputs = [_text(_only(_fields(body), 1)) for number, body in fields if number == 11]
-        except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or no ONNX model ({type(error).__name__}: {error})") from error
-        unknown = sorted({node.op for node in nodes} - set(OPERATORS) - {"Constant"})
-        if unknown or not outputs:
-            raise ValueError(f"{path}: the operators {', '.join(unknown)} are not supported" if unknown else f"{path} has no output")
-        self.inputs, self.outputs = [name for name in inputs if name not in self._tensors], outputs
-        self._tensors |= {node.outputs[0]: node.attributes["value"] for node in nodes if node.op == "Constant"}
-        self._nodes = [node for node in nodes if node.op != "Constant"]
+        self.inputs, self.outputs, self._tensors, self._nodes = read(path)
+        unknown = sorted({node.op for node in self._nodes} - set(OPERATORS))
+        if unknown:
+            raise ValueError(f"{path}: the operators {', '.join(unknown)} are not supported")
         self._plan: _Plan | None = None
 
     def __call__(self, arguments: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -74,6 +51,7 @@ class Network:
         two, three = ({name: np.repeat(value[:1], rows, axis=0) for name, value in arguments.items()} for rows in (2, 3))
         values, others = self.interpret(two), self.interpret(three)
         fixed, sizes, alias = set(self._tensors), set[str](), dict[str, str]()
+        known = _Known(values, fixed, alias, {node.outputs[0]: node for node in self._nodes})
         steps: list[_Step] = []
         for node in self._nodes:
             output = node.outputs[0]
@@ -87,9 +65,12 @@ class Network:
             if node.op == "Cast" and values[inputs[0]].dtype == DTYPES[node.attributes["to"]]:
                 alias[output] = inputs[0]
                 continue
+            if (bundle := _bundle(node, known)) is not None:
+                steps.append((bundle[1], (bundle[0],), output))
+                continue
             free = tuple(name for name in inputs if name not in fixed)
             steps.append((_bound(node, [values[name] if name in fixed else None for name in inputs], values[inputs[0]]), free, output))
-        return _Plan(steps, alias.get(self.outputs[0], self.outputs[0]))
+        return _Plan.of(steps, alias.get(self.outputs[0], self.outputs[0]))
 
 
 _Step = tuple[Callable[..., Any], tuple[str, ...], str]
@@ -99,6 +80,89 @@ class _Plan(NamedTuple):
     steps: list[_Step]  # what to call, with the values of which names, and the name of the result
     output: str
 
+    @classmethod
+    def of(cls, steps: list[_Step], output: str) -> _Plan:
+        """Of those steps that lead to the output."""
+        needed, kept = {output}, []
+        for step in reversed(steps):
+            if step[2] in needed:
+                needed.update(step[1])
+                kept.append(step)
+        return cls(kept[::-1], output)
+
+
+class _Known(NamedTuple):
+    """What the plan knows of the graph so far."""
+
+    values: Mapping[str, Any]  # for an example
+    fixed: set[str]  # the names of those that do not depend on the arguments
+    alias: Mapping[str, str]  # what changes nothing -> what it is given
+    producers: Mapping[str, Node]
+
+    def name(self, given: str) -> str:
+        return self.alias.get(given, given)
+
+    def producer(self, given: str) -> Node | None:
+        return self.producers.get(self.name(given))
+
+
+class _Column(NamedTuple):
+    source: str  # the matrix it is taken from
+    number: int  # its place there
+    operations: tuple[tuple[Callable[..., Any], bool | None], ...]  # and whether the constant is the first operand; None: there is none
+    constants: list[np.float32]
+
+
+def _column(given: str, known: _Known) -> _Column | None:
+    """How this column comes about, if by Gather, arithmetic with one constant at a time, and Unsqueeze."""
+    node = known.producer(given)
+    if node is None or node.op != "Unsqueeze" or known.values[node.inputs[0]].ndim != 1:
+        return None
+    operations, constants = [], []
+    node = known.producer(node.inputs[0])
+    while node is not None and node.op in ELEMENTWISE:
+        free = [name for name in node.inputs if name not in known.fixed]
+        bound = [known.values[name] for name in node.inputs if name in known.fixed]
+        if len(free) != 1 or any(np.size(value) != 1 for value in bound):
+            return None
+        operations.append((ELEMENTWISE[node.op], node.inputs[0] in known.fixed if bound else None))
+        constants.append(np.float32(np.reshape(bound[0], ()) if bound else 0))
+        node = known.producer(free[0])
+    if node is None or node.op != "Gather" or node.attributes.get("axis", 0) != 1:
+        return None
+    source, index = (known.values[name] for name in node.inputs)
+    if node.inputs[1] not in known.fixed or np.ndim(index) or source.dtype != np.float32:
+        return None
+    return _Column(known.name(node.inputs[0]), int(index), tuple(operations[::-1]), constants[::-1])
+
+
+def _bundle(concat: Node, known: _Known) -> tuple[str, Callable[[Any], Any]] | None:
+    """The matrix whose columns `concat` puts side by side, each after arithmetic of its own, and a function that does it for all columns of
+    one kind at once; None if `concat` is something else."""
+    if concat.op != "Concat" or concat.attributes["axis"] != 1:
+        return None
+    columns = [column for name in concat.inputs if (column := _column(name, known)) is not None]
+    if len(columns) < len(concat.inputs) or len({column.source for column in columns}) > 1:
+        return None
+    kinds: dict[Any, list[int]] = {}
+    for place, column in enumerate(columns):
+        kinds.setdefault(column.operations, []).append(place)
+    bundles = []
+    for operations, places in kinds.items():
+        constants = np.array([columns[place].constants for place in places]).T
+        bundles.append((places, [columns[place].number for place in places], list(zip(operations, constants, strict=True))))
+
+    def compute(x: Any) -> Any:
+        result = np.empty((len(x), len(columns)), np.float32)
+        for places, indices, arithmetic in bundles:
+            part = x[:, indices]
+            for (operator, is_first), constant in arithmetic:
+                part = operator(part) if is_first is None else operator(constant, part) if is_first else operator(part, constant)
+            result[:, places] = part
+        return result
+
+    return columns[0].source, compute
+
 
 def _bound(node: Node, known: list[Any], example: np.ndarray) -> Callable[..., Any]:
     """The node as a function of those inputs that are not known (None); `example` is a value of the first."""
@@ -106,12 +170,12 @@ def _bound(node: Node, known: list[Any], example: np.ndarray) -> Callable[..., A
     if node.op == "Gemm" and not attributes.get("transA") and known[0] is None and all(part is not None for part in known[1:]):
         b = np.ascontiguousarray(known[1].T if attributes.get("transB") else known[1]) * np.float32(attributes.get("alpha", 1.0))
         c = known[2] * np.float32(attributes.get("beta", 1.0))
-        return lambda x: x @ b + c
+        return lambda x: np.add(product := x @ b, c, out=product)
     if node.op == "BatchNormalization" and all(part is not None for part in known[1:]):
         scale, shift, mean, variance = known[1:]
         factor = scale / np.sqrt(variance + np.float32(attributes.get("epsilon", 1e-5)))
         offset = shift - mean * factor
-        return lambda x: x * factor + offset
+        return lambda x: np.add(scaled := x * factor, offset, out=scaled)
     if node.op == "Gather" and attributes.get("axis", 0) == 1 and known[0] is None and np.ndim(known[1]) == 0 and known[1] is not None:
         column = int(known[1])
         return lambda x: x[:, column]
@@ -188,94 +252,4 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _node(body: memoryview) -> Node:
-    inputs, outputs, op, attributes = [], [], "", {}
-    for number, value in _fields(body):
-        if number == 1:
-            inputs.append(_text(value))
-        elif number == 2:
-            outputs.append(_text(value))
-        elif number == 4:
-            op = _text(value)
-        elif number == 5:
-            name, attribute = _attribute(value)
-            attributes[name] = attribute
-    return Node(op, inputs, outputs, attributes)
-
-
-def _attribute(body: memoryview) -> tuple[str, Any]:
-    name, found = "", None
-    for number, value in _fields(body):
-        if number == 1:
-            name = _text(value)
-        elif number == 2:
-            found = struct.unpack("<f", value)[0]
-        elif number == 3:
-            found = value
-        elif number == 5:
-            found = _tensor(value)[1]
-    return name, found
-
-
-def _tensor(body: memoryview) -> tuple[str, np.ndarray]:
-    dims: list[int] = []
-    name, raw = "", b""
-    dtype: Any = np.float32
-    for number, value in _fields(body):
-        if number == 1:
-            dims += [value] if isinstance(value, int) else [v for v in _varints(value)]
-        elif number == 2:
-            dtype = DTYPES[value]
-        elif number == 8:
-            name = _text(value)
-        elif number == 9:
-            raw = bytes(value)
-        elif number in (4, 5, 7, 10):
-            raise ValueError("tensors that are not stored as raw data are not supported")
-    return name, np.frombuffer(raw, dtype).reshape(dims)
-
-
-def _fields(body: bytes | memoryview) -> Iterator[tuple[int, Any]]:
-    """The fields of a message in order: their number, and an int or the bytes."""
-    view, at = memoryview(body), 0
-    while at < len(view):
-        tag, at = _varint(view, at)
-        number, kind = tag >> 3, tag & 7
-        if kind == VARINT:
-            value, at = _varint(view, at)
-            yield number, value
-            continue
-        if kind == BYTES:
-            length, at = _varint(view, at)
-        else:
-            length = {FIXED64: 8, FIXED32: 4}[kind]
-        if at + length > len(view):
-            raise ValueError("the file ends too early")
-        yield number, view[at : at + length]
-        at += length
-
-
-def _varint(view: memoryview, at: int) -> tuple[int, int]:
-    result = shift = 0
-    while True:
-        byte = view[at]
-        at += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, at
-        shift += 7
-
-
-def _varints(view: memoryview) -> Iterator[int]:
-    at = 0
-    while at < len(view):
-        value, at = _varint(view, at)
-        yield value
-
-
-def _only(fields: Iterator[tuple[int, Any]], wanted: int) -> Any:
-    return next(value for number, value in fields if number == wanted)
-
-
-def _text(value: memoryview) -> str:
-    return bytes(value).decode()
+ELEMENTWISE = {name: OPERATORS[name] for name in ("Add", "Exp", "Log", "Max", "Min", "Mul", "Sigmoid", "Sub")} | {"Div": np.true_divide}

@@ -142,7 +142,8 @@ class Yahpo:
         """The curves of configurations that are known equally far."""
         first = known.shape[1]
         epochs = np.arange(first, r) + self._names.epochs[0]
-        seconds, metrics = np.moveaxis(self._evaluate(configs, epochs)[..., self._columns], -1, 0)
+        outputs = self._evaluate(configs, epochs)
+        seconds, metrics = (outputs[:, :, column] for column in self._columns)
         if self.metric_name == "val_error":
             metrics = 1 - metrics / self._names.accuracy_unit
         least = (epochs - self._names.epochs[0] + 1) * LEAST_SECONDS

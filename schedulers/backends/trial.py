@@ -59,8 +59,8 @@ class Segment:
             r, metric, *rest = item
         except TypeError:
             return self._failed(f"the training yielded {item!r}, not a pair (resource, metric)", elapsed)
-        seconds = float(rest[0]) if rest and isinstance(rest[0], Real) else elapsed
-        if not isinstance(r, Integral):
+        seconds = float(rest[0]) if rest and (type(rest[0]) is float or isinstance(rest[0], Real)) else elapsed
+        if type(r) is not int and not isinstance(r, Integral):  # the first is far quicker, and nearly always right
             return self._failed(f"the training yielded the resource {r!r}, which is no whole number", seconds)
         r = int(r)
         if not self._r < r <= self._job.r_to:

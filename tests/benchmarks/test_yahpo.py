@@ -72,6 +72,45 @@ def test_a_layer_is_computed_as_its_formula_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(Network(path)({"x": x}), expected, rtol=1e-5)
 
 
+def scaled(column: int, constants: Sequence[str], is_first: bool, result: str, x: str = "x") -> list[bytes]:
+    """log(x[:, column] + constants[0]) - constants[1], or constants[0] - x[:, column], as a column."""
+    taken = [
+        node("Constant", [], f"{result} index", value=np.array(column)),
+        node("Gather", [x, f"{result} index"], f"{result} 0", axis=1),
+    ]
+    if is_first:
+        arithmetic = [node("Sub", [constants[0], f"{result} 0"], f"{result} 3")]
+    else:
+        arithmetic = [
+            node("Add", [f"{result} 0", constants[0]], f"{result} 1"),
+            node("Log", [f"{result} 1"], f"{result} 2"),
+            node("Sub", [f"{result} 2", constants[1]], f"{result} 3"),
+        ]
+    return [*taken, *arithmetic, node("Unsqueeze", [f"{result} 3", "one"], result)]
+
+
+def test_columns_that_are_scaled_one_by_one_are_scaled_together(tmp_path: Path) -> None:
+    kinds = [(2, ("a", "b"), False), (0, ("b",), True), (1, ("b", "a"), False), (2, ("a",), True)]
+    nodes = [part for i, kind in enumerate(kinds) for part in scaled(*kind, f"c{i}")]
+    names = [f"c{i}" for i in range(len(kinds))]
+    stored = {"a": np.array(1.5, np.float32), "b": np.array(0.25, np.float32), "one": np.array([1])}
+    network = Network(model(tmp_path / "net.onnx", [*nodes, node("Concat", names, "y", axis=1)], stored))
+    x = np.random.default_rng(0).random((5, 3)).astype(np.float32)
+    expected = np.stack([np.log(x[:, 2] + 1.5) - 0.25, 0.25 - x[:, 0], np.log(x[:, 1] + 0.25) - 1.5, 1.5 - x[:, 2]], axis=1)
+    np.testing.assert_allclose(network({"x": x}), expected, rtol=1e-6)
+    np.testing.assert_array_equal(network({"x": x}), network.interpret({"x": x})["y"])
+    assert network._plan is not None and len(network._plan.steps) == 1
+
+
+def test_columns_of_two_matrices_are_left_as_they_are(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], "r"), *scaled(0, "aa", False, "c0"), *scaled(1, "a", True, "c1", "r")]
+    stored = {"a": np.array(2.0, np.float32), "one": np.array([1])}
+    network = Network(model(tmp_path / "net.onnx", [*nodes, node("Concat", ["c0", "c1"], "y", axis=1)], stored))
+    x = np.array([[0.5, -1.0], [3.0, 0.25]], np.float32)
+    expected = np.stack([np.log(x[:, 0] + 2) - 2, 2 - np.maximum(x[:, 1], 0)], axis=1)
+    np.testing.assert_allclose(network({"x": x}), expected, rtol=1e-6)
+
+
 def test_a_damaged_file_and_an_unknown_operator_are_named(tmp_path: Path) -> None:
     path = model(tmp_path / "net.onnx", [node("Relu", ["x"], "y")], {"w": np.ones(100, np.float32)})
     path.write_bytes(path.read_bytes()[:-40])
