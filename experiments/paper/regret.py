@@ -65,13 +65,19 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     _share_optimum(list(panels.values()))
     context.save(_draw(spec, list(panels.values()), context))
     context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}})
-    claims = [_judge(claim, panels[claim.get("panel", 0)]) for claim in spec["claims"] if claim.get("panel", 0) in panels]
+    claims = [_judge(claim, panels[number]) for claim in spec["claims"] for number in panels_of(claim) if number in panels]
     notes = _notes(spec, list(panels.values()), context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     if left_out:
         notes.append(f"Not run: {'; '.join(left_out)}.")
     tables = [_test_accuracies(panel, spec["test_accuracy_at"]) for panel in panels.values()] if "test_accuracy_at" in spec else []
     return context.write_verdicts(_title(spec, list(panels.values())), claims, notes, tables)
+
+
+def panels_of(claim: Mapping[str, Any]) -> Sequence[int]:
+    """The numbers of those that it is made of: `panel`, by default the first, may be a list."""
+    panel = claim.get("panel", 0)
+    return [panel] if isinstance(panel, int) else list(panel)
 
 
 def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -81,8 +82,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
     for panel in spec["panels"]:
         assert panel["task"] in tasks and set(panel["methods"]) <= set(methods)
     for claim in spec["claims"]:
-        panel = spec["panels"][claim.get("panel", 0)]
-        for end in (claim["first"], claim["second"]):
+        for panel, end in product((spec["panels"][number] for number in regret.panels_of(claim)), (claim["first"], claim["second"])):
             method, workers = (end, None) if isinstance(end, str) else end
             assert method in panel["methods"]
             assert workers is None or workers in panel["workers"]
