@@ -232,6 +232,10 @@ def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) ->
             axes.set_title(panel.name, fontsize=8)
             if number % columns == 0:
                 axes.set_ylabel("immediate regret")
+        if len({panel.task for panel in panels}) == 1:  # regrets are of one kind: let the eye compare them
+            limits = [axes.get_ylim() for axes in figure.axes]
+            for axes in figure.axes:
+                axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
     return figure
 
 
