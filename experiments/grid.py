@@ -151,7 +151,7 @@ def run_grid(
     began = time.perf_counter()
     if processes == 1:
         for number, study in enumerate(todo, 1):
-            _store(study, store, simulate(configs[study.overrides], study.seed))
+            _simulate_and_store(study, store, configs[study.overrides])
             _progress(say, number, len(todo), began)
     else:
         with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare) as pool:
@@ -203,7 +203,7 @@ def _simulate_and_store(study: Study, store: Path, cfg: Any) -> None:
     from experiments.runtime import limit_mappings
 
     if not is_stored(study, store):  # another command may have got there first
-        limit_mappings(beyond=35_000)
+        limit_mappings()
         _store(study, store, simulate(cfg, study.seed))
 
 

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from experiments import cli
-from experiments.runtime import collect_rarely, keep_accelerator_for_trials, prepare_environment
+from experiments.runtime import collect_rarely, keep_accelerator_for_trials, limit_mappings, prepare_environment
 from schedulers.types import Event, Recording
 
 log = logging.getLogger("experiments.main")  # not __name__: that is __main__ here
@@ -46,6 +46,7 @@ def study(cfg: DictConfig) -> float | None:
 
     cfg, resumed = cli.merged(cfg, list(HydraConfig.get().overrides.task))
     folder = resumed or Path(HydraConfig.get().runtime.output_dir)
+    limit_mappings()  # those of the sweep's jobs before
     try:
         return _run(cfg, folder, is_resumed=resumed is not None)
     except (ValueError, JournalError, RuntimeError) as error:

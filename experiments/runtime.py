@@ -104,9 +104,8 @@ def collect_rarely() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-def limit_mappings(beyond: int) -> None:
-    """Forget all compiled programs if this process has more than `beyond` memory mappings; those needed again are compiled again, or come
-    from the compilation cache.
+def limit_mappings(beyond: int = 35_000) -> None:
+    """Forget the programs of jitted functions if this process has more than `beyond` memory mappings.
 
     Linux allows a process 65,530 mappings, every program takes hundreds, and XLA aborts when there are no more. For processes that go
     from one work to the next, between the two.

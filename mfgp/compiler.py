@@ -70,7 +70,7 @@ def cpu_options(quick: bool = True) -> dict[str, Any]:
 
 
 def forget_programs() -> None:
-    """Let go of every program of this process, JAX's too; those needed again are compiled again, or come from a cache."""
+    """Let go of the programs of this process' jitted functions; what is needed again is compiled again, or comes from a cache."""
     for function in _functions:
         function.forget()
     jax.clear_caches()

@@ -40,12 +40,12 @@ def read(path: str | Path) -> Graph:
         tensors = dict(_tensor(body) for number, body in fields if number == 5)
         nodes = [_node(body) for number, body in fields if number == 1]
         inputs, outputs = ([_text(_only(_fields(body), 1)) for number, body in fields if number == of] for of in (11, 12))
-    except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        inputs = [name for name in inputs if name not in tensors]
+        tensors |= {node.outputs[0]: node.attributes["value"] for node in nodes if node.op == "Constant"}
+    except (IndexError, struct.error, UnicodeDecodeError, KeyError, TypeError, ValueError, StopIteration) as error:
         raise ValueError(f"{path} is damaged or no ONNX model ({type(error).__name__}: {error})") from error
     if not outputs:
         raise ValueError(f"{path} has no output")
-    inputs = [name for name in inputs if name not in tensors]
-    tensors |= {node.outputs[0]: node.attributes["value"] for node in nodes if node.op == "Constant"}
     return Graph(inputs, outputs, tensors, [node for node in nodes if node.op != "Constant"])
 
 
@@ -72,7 +72,7 @@ def _attribute(body: memoryview) -> tuple[str, Any]:
         elif number == 2:
             found = struct.unpack("<f", value)[0]
         elif number == 3:
-            found = value
+            found = value - (value >> 63 << 64)  # negative ones are two's complements of 64 bits
         elif number == 5:
             found = _tensor(value)[1]
     return name, found

@@ -8,7 +8,7 @@ everything else bound to them.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,14 +116,14 @@ class _Column(NamedTuple):
 def _column(given: str, known: _Known) -> _Column | None:
     """How this column comes about, if by Gather, arithmetic with one constant at a time, and Unsqueeze."""
     node = known.producer(given)
-    if node is None or node.op != "Unsqueeze" or known.values[node.inputs[0]].ndim != 1:
+    if node is None or node.op != "Unsqueeze" or known.values[node.inputs[0]].ndim != 1 or known.values[given].shape[1] != 1:
         return None
     operations, constants = [], []
     node = known.producer(node.inputs[0])
     while node is not None and node.op in ELEMENTWISE:
         free = [name for name in node.inputs if name not in known.fixed]
         bound = [known.values[name] for name in node.inputs if name in known.fixed]
-        if len(free) != 1 or any(np.size(value) != 1 for value in bound):
+        if len(free) != 1 or len(bound) > 1 or any(value.size != 1 or value.dtype != np.float32 for value in bound):
             return None
         operations.append((ELEMENTWISE[node.op], node.inputs[0] in known.fixed if bound else None))
         constants.append(np.float32(np.reshape(bound[0], ()) if bound else 0))
@@ -139,7 +139,7 @@ def _column(given: str, known: _Known) -> _Column | None:
 def _bundle(concat: Node, known: _Known) -> tuple[str, Callable[[Any], Any]] | None:
     """The matrix whose columns `concat` puts side by side, each after arithmetic of its own, and a function that does it for all columns of
     one kind at once; None if `concat` is something else."""
-    if concat.op != "Concat" or concat.attributes["axis"] != 1:
+    if concat.op != "Concat" or concat.attributes.get("axis") != 1:
         return None
     columns = [column for name in concat.inputs if (column := _column(name, known)) is not None]
     if len(columns) < len(concat.inputs) or len({column.source for column in columns}) > 1:
@@ -240,8 +240,8 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Gather": lambda x, index, axis=0: np.take(x, index, axis=axis),
     "Gemm": _gemm,
     "Log": np.log,
-    "Max": np.maximum,
-    "Min": np.minimum,
+    "Max": lambda *parts: reduce(np.maximum, parts),
+    "Min": lambda *parts: reduce(np.minimum, parts),
     "Mul": np.multiply,
     "Relu": lambda x: np.maximum(x, 0),
     "Shape": lambda x: np.array(x.shape, np.int64),

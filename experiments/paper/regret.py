@@ -235,7 +235,7 @@ def _draw(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) ->
         if len({panel.task for panel in panels}) == 1:  # regrets are of one kind: let the eye compare them
             limits = [axes.get_ylim() for axes in figure.axes]
             for axes in figure.axes:
-                axes.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
+                _limit(axes, min(low for low, _ in limits), max(high for _, high in limits))
     return figure
 
 
@@ -257,13 +257,17 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             axes.fill_between(grid[known] / scale, low, mean + error, color=colour, alpha=0.18, linewidth=0)
         highest, lowest = max(highest, mean.max(initial=0.0)), min(lowest, mean.min(initial=np.inf))
     axes.set_yscale("log")
-    axes.set_ylim(lowest / 1.4, highest * 1.4)
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if highest / lowest < 200 else (1,)))
+    _limit(axes, lowest / 1.4, highest * 1.4)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(0, panel.seconds / scale)
     axes.set_xlabel(f"wall-clock time ({unit})")
     axes.grid(axis="y")
+
+
+def _limit(axes: Axes, low: float, high: float) -> None:
+    axes.set_ylim(low, high)
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high / low < 400 else (1,)))
 
 
 def _look(line: Line, methods: Sequence[str], workers: Sequence[int], several_workers: bool) -> tuple[str, str]:

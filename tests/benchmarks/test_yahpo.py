@@ -30,7 +30,7 @@ def message(number: int, content: bytes | str | int) -> bytes:
 
 
 def tensor(array: np.ndarray, name: str = "") -> bytes:
-    kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 7}
+    kinds = {np.dtype(np.float32): 1, np.dtype(np.int64): 7, np.dtype(np.float64): 11}
     dims = b"".join(message(1, size) for size in array.shape)
     return dims + message(2, kinds[array.dtype]) + message(8, name) + message(9, array.tobytes())
 
@@ -111,9 +111,45 @@ def test_columns_of_two_matrices_are_left_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(network({"x": x}), expected, rtol=1e-6)
 
 
+HALF = np.array(0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changed", "stored"),
+    [
+        ({}, {"a": np.full((1, 1), 0.5, np.float32)}),  # the size of a number, the shape of a matrix
+        ({}, {"a": np.array(1 / 3)}),  # float64 makes the result float64
+        ({}, {"a": np.array(16_777_217)}),
+        ({"axes": np.array([0])}, {"a": HALF}),  # rows, side by side
+        ({"op": "Max", "more": ["b"]}, {"a": HALF, "b": HALF + 1}),
+        ({"op": "Div", "taken": np.array(-1)}, {"a": HALF}),
+        ({"also": True}, {"a": HALF}),
+    ],
+)
+def test_a_plan_does_what_the_nodes_say_where_columns_are_nearly_scaled_one_by_one(tmp_path: Path, changed: dict, stored: dict) -> None:
+    nodes = []
+    for name, column in (("p", 0), ("q", 1)):
+        nodes += [
+            node("Constant", [], f"{name} index", value=changed.get("taken", np.array(column))),
+            node("Gather", ["x", f"{name} index"], f"{name} 0", axis=1),
+            node(changed.get("op", "Sub"), ["a", f"{name} 0", *changed.get("more", [])], f"{name} 1"),
+            node("Unsqueeze", [f"{name} 1", "axes"], name),
+        ]
+    more = [node("Relu", ["p"], "r")] if changed.get("also") else []
+    last = node("Concat", ["p", "q", *["r"] * len(more)], "y", axis=1)
+    network = Network(model(tmp_path / "net.onnx", [*nodes, *more, last], stored | {"axes": changed.get("axes", np.array([1]))}))
+    x = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    expected, found = network.interpret({"x": x})["y"], network({"x": x})
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_a_damaged_file_and_an_unknown_operator_are_named(tmp_path: Path) -> None:
     path = model(tmp_path / "net.onnx", [node("Relu", ["x"], "y")], {"w": np.ones(100, np.float32)})
     path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ValueError, match="net.onnx is damaged or no ONNX model"):
+        Network(path)
+    path.write_bytes(b"")
     with pytest.raises(ValueError, match="net.onnx is damaged or no ONNX model"):
         Network(path)
     with pytest.raises(ValueError, match="the operators LSTM are not supported"):

@@ -47,6 +47,17 @@ def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
     assert f"{np.median(logs['halving'] - logs['random']):+.2f} [" in said
 
 
+def test_panels_of_one_task_share_their_axis_and_a_claim_may_speak_of_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(Context, "save", lambda self, figure: drawn.append(figure))
+    panels = [SPEC["panels"][0] | {"name": f"{workers} workers", "workers": workers} for workers in (1, 4)]
+    claims = [SPEC["claims"][0] | {"panel": [0, 1]}, SPEC["claims"][0] | {"panel": 1}]
+    said = regret.make({"title": "Two methods", "panels": panels, "claims": claims}, context(tmp_path))
+    first, second = drawn[0].axes
+    assert first.get_ylim() == second.get_ylim()
+    assert [said.count(f"| {workers} workers: halving against random |") for workers in (1, 4)] == [1, 2]
+
+
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
     said = regret.make(SPEC, context(tmp_path, stand_in="synthetic curves"))
     assert said.startswith("## Two methods — stand-in: synthetic curves")
