@@ -6,8 +6,9 @@ Figures are made without pyplot and under a local style, so nothing of a caller'
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -153,24 +154,54 @@ def _draw_trace(axes: Axes, reports: pa.Table, trials: pa.Table, rungs: Sequence
     bottom = 0.62 * min(rungs)
     size, examples = _marker_sizes([p[2] for trial in points.values() for p in trial], len(rows))
     best = min((row for row in rows if row["best_metric"] is not None), key=lambda row: sign * row["best_metric"], default=None)
-    for row in rows:
-        is_best = row is best
-        colour = "black" if is_best else COLOURS[row["trial_id"] % len(COLOURS)]
-        path = points.get(row["trial_id"], [])
-        solid, faint = _segments(row["started"] / scale, path, bottom, scale)
-        width = 1.4 if is_best else 0.8 if len(rows) <= 100 else 0.5
-        order = 4 if is_best else 2
-        axes.add_collection(LineCollection(faint, colors=colour, linewidths=0.6, linestyles=":", alpha=0.8, zorder=1))
-        axes.add_collection(LineCollection(solid, colors=colour, linewidths=width, alpha=1 if is_best else 0.8, zorder=order))
-        marked = [(t / scale, r, size(error)) for t, r, error, _, _ in path if np.isfinite(error) and (r in rungs or r == row["r"])]
-        if marked:
-            axes.scatter(*zip(*marked, strict=True), color=colour, edgecolors="white", linewidths=0.3, zorder=order + 0.5)
-        if row["state"] == "failed":
-            axes.plot(row["ended"] / scale, row["r"] or bottom, "x", color="#B00000", **CROSS, zorder=5, clip_on=False)
+    best_alone, others = ([row for row in rows if (row is best) == is_best] for is_best in (True, False))
+    trials_of = partial(_collect, points=points, rungs=rungs, bottom=bottom, scale=scale, size=size)
+    # A few artists for all but the best: matplotlib takes 10 ms for each.
+    colours = [COLOURS[row["trial_id"] % len(COLOURS)] for row in others]
+    _draw_trials(axes, trials_of(others, colours), width=0.8 if len(rows) <= 100 else 0.5, alpha=0.8, order=2)
+    _draw_trials(axes, trials_of(best_alone, ["black"] * len(best_alone)), width=1.4, alpha=1, order=4)
+    failed = [(row["ended"] / scale, row["r"] or bottom) for row in rows if row["state"] == "failed"]
+    if failed:
+        axes.plot(*zip(*failed, strict=True), "x", color="#B00000", **CROSS, zorder=5, clip_on=False)
     _resource_axis(axes, rungs, bottom, max([*rungs, *(row["r"] for row in rows)]))
     axes.set_xlim(0, None)
     axes.set_xlabel(f"wall-clock time ({unit})")
-    _trace_legend(axes, best, examples, sign, metric, any(row["state"] == "failed" for row in rows))
+    _trace_legend(axes, best, examples, sign, metric, bool(failed))
+
+
+class _Coloured(NamedTuple):
+    """What is drawn together, each in a colour of its own."""
+
+    items: list[Any]
+    colours: list[str]
+
+    def add(self, items: Sequence[Any], colour: str) -> None:
+        self.items.extend(items)
+        self.colours.extend([colour] * len(items))
+
+
+def _collect(
+    rows: Sequence[Mapping[str, Any]], colours: Sequence[str], *, points: Any, rungs: Sequence[int], bottom: float, scale: float, size: Any
+) -> tuple[_Coloured, _Coloured, _Coloured]:
+    """The lines of these trials, trained and paused ones apart, and their markers (time, r, area)."""
+    solid, faint, marked = _Coloured([], []), _Coloured([], []), _Coloured([], [])
+    for row, colour in zip(rows, colours, strict=True):
+        path = points.get(row["trial_id"], [])
+        trained, paused = _segments(row["started"] / scale, path, bottom, scale)
+        solid.add(trained, colour)
+        faint.add(paused, colour)
+        marks = [(t / scale, r, size(error)) for t, r, error, _, _ in path if np.isfinite(error) and (r in rungs or r == row["r"])]
+        marked.add(marks, colour)
+    return solid, faint, marked
+
+
+def _draw_trials(axes: Axes, trials: tuple[_Coloured, _Coloured, _Coloured], *, width: float, alpha: float, order: int) -> None:
+    solid, faint, marked = trials
+    axes.add_collection(LineCollection(faint.items, colors=faint.colours, linewidths=0.6, linestyles=":", alpha=0.8, zorder=1))
+    axes.add_collection(LineCollection(solid.items, colors=solid.colours, linewidths=width, alpha=alpha, zorder=order))
+    if marked.items:
+        time, r, area = zip(*marked.items, strict=True)
+        axes.scatter(time, r, area, c=marked.colours, edgecolors="white", linewidths=0.3, zorder=order + 0.5)
 
 
 def _points(reports: pa.Table, sign: float) -> dict[int, list[tuple[float, int | None, float, float, str]]]:
@@ -183,18 +214,19 @@ def _points(reports: pa.Table, sign: float) -> dict[int, list[tuple[float, int |
 
 
 def _segments(start: float, path: list, bottom: float, scale: float) -> tuple[list, list]:
-    """Line segments of a trial, trained and paused ones apart."""
-    solid, faint = [], []
+    """The lines of a trial, trained and paused ones apart."""
+    solid: list = [[(start, bottom)]]
+    faint = []
     at, was_paused = (start, bottom), False
     for time, r, _, seconds, decision in path:
         now = (time / scale, at[1] if r is None else r)
         if was_paused:
             resumed = (max(at[0], (time - seconds) / scale), at[1])
             faint.append([at, resumed])
-            at = resumed
-        solid.append([at, now])
+            solid.append([resumed])
+        solid[-1].append(now)
         at, was_paused = now, decision == "pause"
-    return solid, faint
+    return [line for line in solid if len(line) > 1], faint
 
 
 def _marker_sizes(errors: Sequence[float], num_trials: int) -> tuple[Any, list[tuple[float, float]]]:

@@ -76,11 +76,12 @@ def test_trace_has_its_ticks_at_the_rungs_and_a_line_per_trial(drawn):
     axes = drawn[0].axes[0]
     assert list(axes.get_yticks()) == list(RUNGS)
     assert axes.get_yscale() == "log"
-    solid = [c for c in axes.collections if isinstance(c, LineCollection)][1::2]
-    assert len(solid) == trials.num_rows
-    tops = [max((segment[:, 1].max() for segment in lines.get_segments()), default=0) for lines in solid]
-    reached = [r or min(tops) for r in trials["r"].to_pylist()]  # a trial without a report stays at the bottom
-    np.testing.assert_array_equal(tops, reached)
+    solid = [line for lines in [c for c in axes.collections if isinstance(c, LineCollection)][1::2] for line in lines.get_segments()]
+    scale, _ = plots._time_unit(max(reports["time"].to_pylist()))
+    drawn_to = sorted((line[0, 0] * scale, line[-1, 1]) for line in solid)
+    reached = sorted((row["started"], row["r"] or 0.62 * min(RUNGS)) for row in trials.to_pylist())  # without a report: the bottom
+    np.testing.assert_allclose(drawn_to, reached)
+    assert all(line[0, 1] == 0.62 * min(RUNGS) for line in solid)
 
 
 def test_trace_marks_failures_with_crosses_and_the_best_trial_in_black(drawn):
@@ -88,13 +89,14 @@ def test_trace_marks_failures_with_crosses_and_the_best_trial_in_black(drawn):
     plots.trace(reports, trials, "trace", RUNGS)
     axes = drawn[0].axes[0]
     failed = [row for row in trials.to_pylist() if row["state"] == "failed"]
-    crosses = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "x"]
+    crosses = [x for line in axes.lines if line.get_marker() == "x" for x in line.get_xdata()]
     scale, _ = plots._time_unit(max(reports["time"].to_pylist()))
     assert crosses == [row["ended"] / scale for row in failed] and failed
-    black = [lines for lines in axes.collections if isinstance(lines, LineCollection) and tuple(lines.get_color()[0][:3]) == (0, 0, 0)]
+    lines = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
+    black = [segment for some in lines if {tuple(c[:3]) for c in some.get_color()} == {(0, 0, 0)} for segment in some.get_segments()]
     best = min(trials.to_pylist(), key=lambda row: np.inf if row["best_metric"] is None else row["best_metric"])
-    assert len(black) == 2  # its trained and its paused segments
-    assert black[1].get_segments()[0][0, 0] == pytest.approx(best["started"] / scale)
+    (trained,) = black  # it was never paused
+    assert trained[0, 0] == pytest.approx(best["started"] / scale)
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
@@ -102,11 +104,17 @@ def test_marker_area_grows_with_the_error(drawn, mode):
     events = list(fake_study(fail=0))
     plots.trace(reports_table(events, mode, 27), trials_table(events, mode, 27), "trace", RUNGS, mode=mode)
     markers = [marks for marks in drawn[0].axes[0].collections if isinstance(marks, PathCollection)]
-    errors, areas = [], []
-    for trial_id, marks in enumerate(markers):
-        mine = [event.report for event in events if event.kind == "report" and event.job.trial_id == trial_id]
-        errors += [report.metric for report in mine if report.r in RUNGS or report is mine[-1]]
-        areas += list(marks.get_sizes())
+    errors, areas = {}, {}
+    scale, _ = plots._time_unit(max(event.time for event in events if event.kind == "report"))
+    for event in events:
+        if event.kind == "report":
+            last = max(other.time for other in events if other.kind == "report" and other.job.trial_id == event.job.trial_id)
+            if event.report.r in RUNGS or event.time == last:
+                errors[round(event.time / scale, 9), event.report.r] = event.report.metric
+    for marks in markers:
+        areas |= {(round(x, 9), r): area for (x, r), area in zip(marks.get_offsets(), marks.get_sizes(), strict=True)}
+    assert set(areas) == set(errors)
+    errors, areas = ([found[key] for key in sorted(errors)] for found in (errors, areas))
     assert np.all(np.diff(np.array(areas)[np.argsort(errors)]) >= 0)
     assert len(set(areas)) > 20
 
