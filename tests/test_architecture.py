@@ -45,6 +45,7 @@ def test_mfgp_knows_arrays_only(path):
         "math",
         "types",
         "typing",
+        "weakref",
     }
     allowed |= {"warnings"}
     used = {name.split(".")[0] for name in imports(path)}
