@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
+from pathlib import Path
 from statistics import median
 
 from experiments.runtime import prepare_environment
@@ -22,6 +24,7 @@ RANDOM = {
     "A-HB": ["scheduler=stopping", "searcher=random"],
     "ASHA": ["scheduler=promotion", "searcher=random", "brackets=1"],
 }
+LIMITS = ["budget.seconds=null", "workers=4", "backend=simulated"]
 PERIODS, SEEDS = (10, 25), range(1, 5)
 TABLES = {"curves": ["benchmark=curves", "benchmark.noise=0"], "nasbench201": ["benchmark=nasbench201"], "yahpo": TASK}
 
@@ -31,12 +34,23 @@ def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, floa
     from experiments.grid import metadata, simulate
     from experiments.overrides import composed
 
-    limits = [f"budget.trials={trials}", "budget.seconds=null", "workers=4", "backend=simulated"]
-    cfg = composed([*limits, *overrides])
+    cfg = composed([*LIMITS, f"budget.trials={trials}", *overrides])
     began = time.process_time()
     table = simulate(cfg, seed)
     host = metadata(table)["host_seconds"]
     return table.num_rows, time.process_time() - began - host["build"], host["run"]
+
+
+def over_cores(seeds: int, trials: int) -> None:
+    """That many A-BOHB studies as a figure has them computed: over all cores, one process each."""
+    from experiments.grid import Study, run_grid
+    from experiments.overrides import composed
+
+    overrides = (*LIMITS, *TASK, *MODEL, f"budget.trials={trials}", f"searcher.refit_period={PERIODS[0]}")
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as store:
+        run_grid([Study(overrides, seed) for seed in range(seeds)], Path(store), composed, os.cpu_count() or 1)
+    print(f"{seeds} seeds of A-BOHB, {trials} trials, refitted as in the figures: {time.perf_counter() - began:.0f} s")
 
 
 def main(arguments: list[str]) -> None:
@@ -45,12 +59,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--events", type=int, default=3000, help="trials of the studies without a model; a fifth of the smallest table at most"
     )
+    parser.add_argument("--seeds", type=int, help="run this many A-BOHB studies over all cores, and nothing else")
     options = parser.parse_args(arguments)
     prepare_environment()
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "MFGP_DATA_DIR" not in os.environ:
         print("MFGP_DATA_DIR is not set: LCBench and NAS-Bench-201 are left out", file=sys.stderr)
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}", flush=True)
+    if options.seeds:
+        over_cores(options.seeds, options.trials)
+        return
     measure([*TABLES["curves"], *RANDOM["A-HB"]], 10)  # imports
     for table, benchmark in TABLES.items():
         for name, method in RANDOM.items() if table == "curves" or "MFGP_DATA_DIR" in os.environ else ():
