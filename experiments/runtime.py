@@ -107,8 +107,8 @@ def collect_rarely() -> None:
 def limit_mappings(beyond: int = 35_000) -> None:
     """Forget the programs of jitted functions if this process has more than `beyond` memory mappings.
 
-    Linux allows a process 65,530 mappings, every program takes hundreds, and XLA aborts when there are no more. For processes that go
-    from one work to the next, between the two.
+    Linux allows a process 65,530 mappings, every program takes hundreds, and XLA aborts when there are no more: the default leaves a study
+    some 50 programs. For processes that go from one work to the next, between the two.
     """
     if MAPPINGS.exists() and len(MAPPINGS.read_bytes().splitlines()) > beyond:
         from mfgp.compiler import forget_programs

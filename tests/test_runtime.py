@@ -69,7 +69,9 @@ def test_trials_keep_the_platform_that_the_user_chose_whatever_the_surrogate_has
     assert os.environ["JAX_PLATFORMS"] == "cpu" and runtime.trial_environment()["JAX_PLATFORMS"] == "cuda"
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere nothing is to happen")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="a promise about glibc's malloc: with another C library keep_freed_memory does nothing"
+)
 def test_memory_that_was_freed_is_not_fetched_from_the_system_again():
     """A process of ours touches the same 64 MiB ten times, in arrays of two, and pays for its pages once."""
     program = """

@@ -1,9 +1,9 @@
 """How long studies take to simulate: A-BOHB with 300 trials on an LCBench task, and events per second without a model.
 
 Times are of the processor, all threads together, and of the wall clock; the first A-BOHB run compiles (or reads the compilation cache),
-the others hardly. The surrogate is refitted at every suggestion below 150 observations, then at every tenth that brings new data, as in
-the figures, or at every 25th. An event is a job or a report, of a study that is kept as a grid keeps it. A study of one seed may observe
-a third more than another's.
+the others do not, except for sizes that it did not reach. The surrogate is refitted at every suggestion below 150 observations, then at
+every tenth that brings new data, as in the figures, or at every 25th. An event is a job or a report, of a study that is kept as a grid
+keeps it. A study of one seed may observe a third more than another's.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("--seeds", type=int, help="run this many A-BOHB studies over all cores, and nothing else")
     options = parser.parse_args(arguments)
+    if options.seeds is not None and (options.seeds < 1 or "MFGP_DATA_DIR" not in os.environ):
+        parser.error(f"--seeds={options.seeds} needs a whole number of at least 1, and MFGP_DATA_DIR for LCBench")
     prepare_environment()
     os.environ["JAX_PLATFORMS"] = "cpu"
     if "MFGP_DATA_DIR" not in os.environ:
