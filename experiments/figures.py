@@ -6,6 +6,7 @@ out        where figures/, and data/ with parquet and verdicts, are written (def
 store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
 panels     which panels of a figure that has several, counted from 0, as in panels=0,2 (default: all; smoke: the first)
+earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
 """
 
 from __future__ import annotations
@@ -18,7 +19,15 @@ from typing import Any
 
 from experiments.runtime import prepare_environment
 
-DEFAULTS = {"scale": "smoke", "out": "outputs/figures", "store": "outputs/studies", "processes": "0", "seeds": "0", "panels": ""}
+DEFAULTS = {
+    "scale": "smoke",
+    "out": "outputs/figures",
+    "store": "outputs/studies",
+    "processes": "0",
+    "seeds": "0",
+    "panels": "",
+    "earlier": "",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,11 +51,16 @@ def make(settings: dict[str, str]) -> str:
     kinds |= {"laboratory": laboratory, "fidelities": fidelities}
     name, scale = settings["figure"], settings["scale"]
     spec = _read(name)
+    if settings["panels"] and spec["kind"] not in ("regret", "laboratory"):
+        raise ValueError(f"panels={settings['panels']}: figure {name} has no panels to choose from")
+    if settings["earlier"] and spec["kind"] != "regret":
+        raise ValueError(f"earlier={settings['earlier']} is for figures of regret over time")
     context = Context(
         name=name,
         scale=scale,  # type: ignore[arg-type]
         seeds=int(settings["seeds"]) or None,
         panels=tuple(map(int, settings["panels"].split(","))) if settings["panels"] else None,
+        earlier=Path(settings["earlier"]) if settings["earlier"] else None,
         out=Path(settings["out"]),
         store=Path(settings["store"]),
         processes=int(settings["processes"]) or os.cpu_count() or 1,
@@ -83,6 +97,8 @@ def _settings(arguments: list[str]) -> dict[str, str]:
             raise ValueError(f"{key}={settings[key]} must be a whole number")
     if settings["panels"] and not all(part.isdigit() for part in settings["panels"].split(",")):
         raise ValueError(f"panels={settings['panels']} must be whole numbers with commas between them")
+    if settings["earlier"] and not settings["panels"]:
+        raise ValueError(f"earlier={settings['earlier']} goes with panels=...: which panels are to be computed now?")
     return settings
 
 

@@ -33,12 +33,16 @@ class Claim(NamedTuple):
 
 @dataclass(frozen=True)
 class Context:
-    """`name` is the figure's; `seeds` is the number of seeds and `panels` are the panels asked for (None: the scale's own, all)."""
+    """`name` is the figure's; `seeds` is the number of seeds and `panels` are the panels asked for (None: the scale's own, all).
+
+    `earlier` is a folder with data that an earlier run wrote for panels which are not asked for (None: these are left out).
+    """
 
     name: str
     scale: Scale
     seeds: int | None
     panels: tuple[int, ...] | None
+    earlier: Path | None
     out: Path
     store: Path
     processes: int
@@ -77,6 +81,16 @@ class Context:
         about = {"figure": self.name, "scale": self.scale, "commit": commit(), "studies": sorted(self.made_by), **meta}
         pq.write_table(table.replace_schema_metadata({"figure": json.dumps(about)}), self.path("data", "parquet"), compression="zstd")
 
+    def earlier_data(self) -> pa.Table:
+        """The numbers behind an earlier picture, as `write_data` left them in `earlier`."""
+        assert self.earlier is not None
+        path = self.earlier / self._file("parquet")
+        if not path.is_file():
+            raise ValueError(f"earlier={self.earlier} has no {path.name}: name the folder that holds this figure's data at this scale")
+        table = pq.read_table(path)
+        self.made_by.update(json.loads(table.schema.metadata[b"figure"])["studies"])
+        return table
+
     def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str], tables: Sequence[str] = ()) -> str:
         """The verdict table as Markdown, and further `tables` below its notes, written and returned."""
         rows = ["| the paper's claim | compared | found | verdict |", "|---|---|---|---|"]
@@ -89,9 +103,12 @@ class Context:
 
     def path(self, folder: str, suffix: str) -> Path:
         """Where this figure's file of that kind goes; its folder exists."""
-        path = self.out / folder / f"figure_{self.name}{'' if self.scale == 'paper' else '_smoke'}.{suffix}"
+        path = self.out / folder / self._file(suffix)
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def _file(self, suffix: str) -> str:
+        return f"figure_{self.name}{'' if self.scale == 'paper' else '_smoke'}.{suffix}"
 
 
 def heading(title: str, inches: float) -> str:

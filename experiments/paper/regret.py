@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from experiments.grid import Study, incumbents
+from experiments.grid import Incumbents, Study, incumbents
 from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from experiments.statistics import Interval, Steps, all_known, log_regret, mean_curve, regret_difference, time_ratio, verdict
@@ -60,8 +61,9 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         (number, line, seed): study for number in chosen for (line, seed), study in _studies(spec["panels"][number], context).items()
     }
     events = context.run(list(studies.values()))
-    runs = {key: incumbents(events[study]) for key, study in studies.items()}
-    panels = {number: _panel(spec["panels"][number], number, runs, context) for number in chosen}
+    runs = {key: incumbents(events[study]) for key, study in studies.items()} | _earlier(spec, chosen, context)
+    runs = dict(sorted(runs.items(), key=lambda item: item[0][0]))
+    panels = {number: _panel(spec["panels"][number], number, runs, context) for number, _, _ in runs}
     _share_optimum(list(panels.values()))
     context.save(_draw(spec, list(panels.values()), context))
     context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}})
@@ -101,6 +103,25 @@ def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int
         for w in (workers[:1] if is_smoke else workers)
         for seed in range(context.num_seeds())
     }
+
+
+def _earlier(spec: Mapping[str, Any], chosen: Sequence[int], context: Context) -> dict[tuple[int, Line, int], Incumbents]:
+    """What an earlier run found for the panels that are not computed now: of those that are in its data, every line and seed."""
+    if context.earlier is None:
+        return {}
+    table, found = context.earlier_data(), {}
+    for number, panel in enumerate(spec["panels"]):
+        rows = table.filter(pc.equal(table["panel"], panel["name"]))
+        if number in chosen or not len(rows):
+            continue
+        for line, seed in _studies(panel, context):
+            wanted = {"method": line.method, "workers": line.workers, "seed": seed}
+            mine = rows.filter(np.all([rows[name].to_numpy() == value for name, value in wanted.items()], axis=0))
+            if not len(mine):
+                which = ", ".join(f"{name} {value}" for name, value in wanted.items())
+                raise ValueError(f"earlier={context.earlier} has panel {number} ({panel['name']}) without {which}: compute it anew")
+            found[number, line, seed] = Incumbents(*(mine[name].to_numpy() for name in Incumbents._fields))
+    return found
 
 
 def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], context: Context) -> Panel:

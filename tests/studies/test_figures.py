@@ -30,7 +30,7 @@ SPEC = {
 
 def context(tmp_path: Path, scale: str = "paper", **task: object) -> Context:
     tasks = {"curves": CURVES | task}
-    return Context("test", scale, 5, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
+    return Context("test", scale, 5, None, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
 
 
 def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
@@ -56,6 +56,22 @@ def test_panels_of_one_task_share_their_axis_and_a_claim_may_speak_of_all_of_the
     first, second = drawn[0].axes
     assert first.get_ylim() == second.get_ylim()
     assert [said.count(f"| {workers} workers: halving against random |") for workers in (1, 4)] == [1, 2]
+
+
+def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) -> None:
+    panels = [SPEC["panels"][0] | {"name": f"{workers} workers", "workers": workers} for workers in (1, 4)]
+    spec = {"title": "Two methods", "panels": panels, "claims": [SPEC["claims"][0] | {"panel": [0, 1]}]}
+    whole = regret.make(spec, context(tmp_path))
+    data = pq.read_table(tmp_path / "out" / "data" / "figure_test.parquet")
+    first, second = (replace(context(tmp_path), panels=(number,), out=tmp_path / f"out{number}") for number in (0, 1))
+    assert "- Not run: 4 workers." in regret.make(spec, first)
+    second = replace(second, earlier=first.out / "data", made_by=set())
+    assert regret.make(spec, second) == whole
+    assert pq.read_table(second.out / "data" / "figure_test.parquet").drop("test").equals(data.drop("test"))  # which is nan
+    with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) without method random, workers 1, seed 5: compute it anew"):
+        regret.make(spec, replace(second, seeds=6))
+    with pytest.raises(ValueError, match="has no figure_test.parquet: name the folder"):
+        regret.make(spec, replace(second, earlier=tmp_path))
 
 
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
@@ -107,6 +123,9 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=6", "scale=huge"], "scale=huge is unknown: choose smoke or paper"),
         (["figure=6", "processes=two"], "processes=two must be a whole number"),
         (["figure=2", "panels=0,x"], "panels=0,x must be whole numbers"),
+        (["figure=pasha", "panels=0"], "panels=0: figure pasha has no panels to choose from"),
+        (["figure=laboratory", "panels=0", "earlier=docs/data"], "earlier=docs/data is for figures of regret over time"),
+        (["figure=2", "earlier=docs/data"], "earlier=docs/data goes with panels=...: which panels are to be computed now?"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
         (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),
     ],
