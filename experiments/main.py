@@ -124,7 +124,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
     """Tables, summary and figures of all that the journal holds."""
     import json
 
-    from experiments import plots, records
+    from experiments import plots, records, trace_plot
     from experiments.build import table_of
     from schedulers.journal import read
 
@@ -147,7 +147,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
     figures = folder / "figures"
     figures.mkdir(exist_ok=True)
     plots.regret(reports, figures / "regret.png", metric=metric, mode=mode)
-    plots.trace(reports, trials, figures / "trace.png", parts.levels, metric=metric, mode=mode)
+    trace_plot.trace(reports, trials, figures / "trace.png", parts.levels, metric=metric, mode=mode)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return summary
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from experiments import plots, records
+from experiments import records, trace_plot
 from experiments.benchmarks.synthetic import Curves
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend
@@ -63,7 +63,7 @@ def main() -> None:
         said = f"{summary['trials']} trials, {completed} to r_max, workers busy {busy:.0%}"
         print(f"{name}: {said}")
         drawn[f"{name}\n{said}"] = records.reports_table(events, "min", 27), records.trials_table(events, "min", 27), (1, 3, 9, 27)
-    plots.traces(drawn, sys.argv[1])
+    trace_plot.traces(drawn, sys.argv[1])
     path = Path(sys.argv[1]).with_suffix(".png")
     with Image.open(path) as picture:  # it lives in the repository: few colours make it a quarter of the size
         picture.convert("RGB").quantize(64).save(path, optimize=True)

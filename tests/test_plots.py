@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.collections import LineCollection, PathCollection
 
-from experiments import plots
+from experiments import plots, trace_plot
 from experiments.records import reports_table, trials_table
 from tests.fake_study import RUNGS, fake_study
 
@@ -16,7 +16,8 @@ from tests.fake_study import RUNGS, fake_study
 def drawn(monkeypatch):
     """The figures made, instead of files."""
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    for module in (plots, trace_plot):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -32,7 +33,7 @@ def test_each_figure_is_a_png_of_200_dpi_and_a_pdf_and_both_are_the_same_the_nex
     for folder in (tmp_path / "1", tmp_path / "2"):
         folder.mkdir()
         plots.regret(reports, folder / "regret.png")
-        plots.trace(reports, trials, folder / "trace.png", RUNGS)
+        trace_plot.trace(reports, trials, folder / "trace.png", RUNGS)
         plots.comparison(curves, folder / "compare.png")
     for name, inches in (("regret", (plots.COLUMN_WIDTH, 2.4)), ("trace", (plots.TEXT_WIDTH, 2.7)), ("compare", (plots.TEXT_WIDTH, 2.7))):
         png = (tmp_path / "1" / f"{name}.png").read_bytes()
@@ -45,7 +46,7 @@ def test_each_figure_is_a_png_of_200_dpi_and_a_pdf_and_both_are_the_same_the_nex
 def test_drawing_leaves_matplotlibs_settings_alone(tmp_path):
     before = dict(matplotlib.rcParams)
     reports, trials = tables(num_trials=5)
-    plots.trace(reports, trials, tmp_path / "trace.png", RUNGS)
+    trace_plot.trace(reports, trials, tmp_path / "trace.png", RUNGS)
     assert dict(matplotlib.rcParams) == before
 
 
@@ -72,12 +73,12 @@ def test_the_log_axis_is_for_positive_errors_that_fall_far(drawn, values, scale)
 
 def test_trace_has_its_ticks_at_the_rungs_and_a_line_per_trial(drawn):
     reports, trials = tables()
-    plots.trace(reports, trials, "trace", RUNGS)
+    trace_plot.trace(reports, trials, "trace", RUNGS)
     axes = drawn[0].axes[0]
     assert list(axes.get_yticks()) == list(RUNGS)
     assert axes.get_yscale() == "log"
     solid = [line for lines in [c for c in axes.collections if isinstance(c, LineCollection)][1::2] for line in lines.get_segments()]
-    scale, _ = plots._time_unit(max(reports["time"].to_pylist()))
+    scale, _ = plots.time_unit(max(reports["time"].to_pylist()))
     drawn_to = sorted((line[0, 0] * scale, line[-1, 1]) for line in solid)
     reached = sorted((row["started"], row["r"] or 0.62 * min(RUNGS)) for row in trials.to_pylist())  # without a report: the bottom
     np.testing.assert_allclose(drawn_to, reached)
@@ -86,11 +87,11 @@ def test_trace_has_its_ticks_at_the_rungs_and_a_line_per_trial(drawn):
 
 def test_trace_marks_failures_with_crosses_and_the_best_trial_in_black(drawn):
     reports, trials = tables(fail=0.3)
-    plots.trace(reports, trials, "trace", RUNGS)
+    trace_plot.trace(reports, trials, "trace", RUNGS)
     axes = drawn[0].axes[0]
     failed = [row for row in trials.to_pylist() if row["state"] == "failed"]
     crosses = [x for line in axes.lines if line.get_marker() == "x" for x in line.get_xdata()]
-    scale, _ = plots._time_unit(max(reports["time"].to_pylist()))
+    scale, _ = plots.time_unit(max(reports["time"].to_pylist()))
     assert crosses == [row["ended"] / scale for row in failed] and failed
     lines = [collection for collection in axes.collections if isinstance(collection, LineCollection)]
     black = [segment for some in lines if {tuple(c[:3]) for c in some.get_color()} == {(0, 0, 0)} for segment in some.get_segments()]
@@ -102,10 +103,10 @@ def test_trace_marks_failures_with_crosses_and_the_best_trial_in_black(drawn):
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_marker_area_grows_with_the_error(drawn, mode):
     events = list(fake_study(fail=0))
-    plots.trace(reports_table(events, mode, 27), trials_table(events, mode, 27), "trace", RUNGS, mode=mode)
+    trace_plot.trace(reports_table(events, mode, 27), trials_table(events, mode, 27), "trace", RUNGS, mode=mode)
     markers = [marks for marks in drawn[0].axes[0].collections if isinstance(marks, PathCollection)]
     errors, areas = {}, {}
-    scale, _ = plots._time_unit(max(event.time for event in events if event.kind == "report"))
+    scale, _ = plots.time_unit(max(event.time for event in events if event.kind == "report"))
     for event in events:
         if event.kind == "report":
             last = max(other.time for other in events if other.kind == "report" and other.job.trial_id == event.job.trial_id)
@@ -121,7 +122,7 @@ def test_marker_area_grows_with_the_error(drawn, mode):
 
 def test_a_paused_trial_is_dotted_until_it_goes_on(drawn):
     reports, trials = tables(promotion=True)
-    plots.trace(reports, trials, "trace", RUNGS)
+    trace_plot.trace(reports, trials, "trace", RUNGS)
     collections = [c for c in drawn[0].axes[0].collections if isinstance(c, LineCollection)]
     dotted = [segment for lines in collections[0::2] for segment in lines.get_segments()]
     promoted = sum(max(0, len({1, 3, 9} & set(range(1, row["r"])))) for row in trials.to_pylist() if row["state"] != "failed")
@@ -134,5 +135,5 @@ def test_a_study_without_results_is_drawn_without_complaint(tmp_path):
     empty = reports.slice(0, 0), trials.slice(0, 0)
     for name, (some_reports, some_trials) in {"failed": (reports, trials), "empty": empty}.items():
         plots.regret(some_reports, tmp_path / f"{name}.png")
-        plots.trace(some_reports, some_trials, tmp_path / f"{name}_trace.png", RUNGS)
+        trace_plot.trace(some_reports, some_trials, tmp_path / f"{name}_trace.png", RUNGS)
         assert (tmp_path / f"{name}_trace.pdf").exists()

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from experiments import plots
+from experiments import trace_plot
 from experiments.grid import metadata
 from experiments.paper.context import Claim, Context
 from experiments.statistics import Interval, bootstrap
@@ -33,7 +33,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         table = tables[studies[name, 0]]
         full, busy, trials = found[0]
         drawn[f"{name}{where}: {trials} trials, {full} to r_max, workers busy {busy:.0%}"] = (*_tables(table), metadata(table)["levels"])
-    plots.traces(drawn, context.path("figures", "png").with_suffix(""), columns=1)
+    trace_plot.traces(drawn, context.path("figures", "png").with_suffix(""), columns=1)
     rows = [(name, seed, *one) for name, found in counts.items() for seed, one in enumerate(found)]
     columns = ("method", "seed", "full", "busy", "trials")
     context.write_data(pa.table(dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True))), {"title": spec["title"]})
@@ -66,7 +66,7 @@ def _counts(table: pa.Table, seconds: float) -> tuple[int, float, int]:
 
 
 def _tables(table: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Reports and trials as `plots.traces` wants them."""
+    """Reports and trials as `trace_plot.traces` wants them."""
     reports = table.filter(pc.equal(table["kind"], "report"))
     columns = {"trial_id": reports["trial"], **{name: reports[name] for name in ("time", "r", "metric", "seconds", "decision")}}
     trials: dict[int, dict[str, Any]] = {}
