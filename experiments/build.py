@@ -102,9 +102,13 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     if budget.reports is not None and budget.reports < levels[0]:
         raise ValueError(f"budget.reports={budget.reports} ends before the first milestone: it must be at least r_min={levels[0]}")
     settings: dict[str, Any] = {"deadline": budget.seconds}
-    if not is_simulated:
+    if is_simulated:
+        settings["decided"] = [event.decide_seconds for event in recording.events if event.kind != "retry"]
+    else:
         settings |= {"folder": folder, "environment": environment}
     bound = _bound(backend, benchmark, num_workers, settings)
+    if is_simulated:
+        _call(bound, "backend")  # its settings are checked before anything begins
     return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound, deadline)
 
 

@@ -87,12 +87,13 @@ def _next_job(scheduler: Scheduler, backend: Backend, waiting: deque[Job]) -> Ev
     if job is None:
         return None
     trial = scheduler.history.trials[job.trial_id]
-    now = backend.now()
     proposal = trial.proposal if trial.num_jobs == 1 else None
-    return Event("job", job, now, proposal=proposal, decide_seconds=now - began)
+    seconds = backend.decided(began, suggested=proposal is not None)
+    return Event("job", job, backend.now(), proposal=proposal, decide_seconds=seconds)
 
 
 def _judge(scheduler: Scheduler, backend: Backend, job: Job, report: Report) -> Event:
     began = backend.now()
     verdict = scheduler.tell(report)
-    return Event("report", job, report.time, report=report, verdict=verdict, decide_seconds=backend.now() - began)
+    seconds = backend.decided(began, suggested=False)
+    return Event("report", job, report.time, report=report, verdict=verdict, decide_seconds=seconds)

@@ -155,7 +155,7 @@ class Backend(Protocol):
     """Owns time, workers and processes."""
 
     def idle(self) -> Sequence[int]:
-        """The workers without a job, in the order in which they should be used."""
+        """The workers that can be given a job now, in the order in which they should be used."""
         ...
 
     def start(self, job: Job, worker: int) -> None: ...
@@ -174,6 +174,13 @@ class Backend(Protocol):
 
     def now(self) -> float:
         """Seconds since the study began, on this backend's clock."""
+        ...
+
+    def decided(self, began: float, suggested: bool) -> float:
+        """The scheduler has answered what it was asked at `began`, the last `now()`; `suggested`: with a new configuration.
+
+        Returns how many seconds it took; a simulated clock moves on by as many.
+        """
         ...
 
     def close(self) -> None: ...

@@ -135,6 +135,9 @@ class LocalBackend:
     def now(self) -> float:
         return self._driver.now()
 
+    def decided(self, began: float, suggested: bool) -> float:
+        return self.now() - began
+
     def close(self) -> None:
         """End all workers at once: checkpoints are saved before a resource is reported, so nothing that was reported is lost."""
         idle = [worker for worker in self._workers if worker.job is None]

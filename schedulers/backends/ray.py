@@ -150,6 +150,9 @@ class RayBackend:
     def now(self) -> float:
         return self._driver.now()
 
+    def decided(self, began: float, suggested: bool) -> float:
+        return self.now() - began
+
     def close(self) -> None:
         """End all actors, and Ray where it was started for this study."""
         for worker in self._workers:
