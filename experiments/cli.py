@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.standing import SETTINGS
 from schedulers.journal import FILE_NAME
 
 CONFIG_DIR = Path(__file__).resolve().parent.parent / "conf"
@@ -55,7 +56,8 @@ def merged(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path | No
     if cfg.resume is None:
         return cfg, None
     folder = Path(cfg.resume)
-    earlier = OmegaConf.load(folder / ".hydra" / "config.yaml")
+    kept = folder / SETTINGS  # Hydra's own copy is that of the last launch
+    earlier = OmegaConf.load(kept if kept.exists() else folder / ".hydra" / "config.yaml")
     changed = [text for text in overrides if text.startswith(MAY_CHANGE[:-1])]
     result = OmegaConf.merge(earlier, OmegaConf.from_dotlist(changed))
     assert isinstance(result, DictConfig)

@@ -7,6 +7,7 @@ store      where finished studies are kept, to be shared by figures and not comp
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
 panels     which panels of a figure that has several, counted from 0, as in panels=0,2 (default: all; smoke: the first)
 earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
+part       k/n: compute only the k-th of the figure's studies, from 0, and every n-th after it; draw nothing (see experiments.part)
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ DEFAULTS = {
     "seeds": "0",
     "panels": "",
     "earlier": "",
+    "part": "",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     prepare_environment()
     os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["NPROC"] = "1"  # also where studies run in this process: their bits depend on the number of threads
     try:
         print(make(_settings(sys.argv[1:] if arguments is None else arguments)))
     except ValueError as error:
@@ -45,7 +48,7 @@ def make(settings: dict[str, str]) -> str:
     """Make the figure; returns its verdict table."""
     from experiments.overrides import composed
     from experiments.paper import asha_counts, brackets, fidelities, laboratory, pasha, regret, trace
-    from experiments.paper.context import Context
+    from experiments.paper.context import Context, PartDone
 
     kinds = {"regret": regret, "trace": trace, "brackets": brackets, "asha_counts": asha_counts, "pasha": pasha}
     kinds |= {"laboratory": laboratory, "fidelities": fidelities}
@@ -61,6 +64,7 @@ def make(settings: dict[str, str]) -> str:
         seeds=int(settings["seeds"]) or None,
         panels=tuple(map(int, settings["panels"].split(","))) if settings["panels"] else None,
         earlier=Path(settings["earlier"]) if settings["earlier"] else None,
+        part=_part(settings["part"]) if settings["part"] else None,
         out=Path(settings["out"]),
         store=Path(settings["store"]),
         processes=int(settings["processes"]) or os.cpu_count() or 1,
@@ -69,7 +73,10 @@ def make(settings: dict[str, str]) -> str:
         methods=_read("methods"),
     )
     began = time.perf_counter()
-    verdicts: str = kinds[spec["kind"]].make(spec, context)
+    try:
+        verdicts: str = kinds[spec["kind"]].make(spec, context)
+    except PartDone as done:
+        return str(done)
     context.say(f"figure {name}, scale {scale}: {time.perf_counter() - began:.0f} s; written to {context.out}")
     return verdicts
 
@@ -100,6 +107,13 @@ def _settings(arguments: list[str]) -> dict[str, str]:
     if settings["earlier"] and not settings["panels"]:
         raise ValueError(f"earlier={settings['earlier']} goes with panels=...: which panels are to be computed now?")
     return settings
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, total = text.partition("/")
+    if not (number.isdigit() and total.isdigit() and int(number) < int(total)):
+        raise ValueError(f"part={text} must be k/n, as in part=0/4 to part=3/4")
+    return int(number), int(total)
 
 
 def _read(name: str) -> Any:

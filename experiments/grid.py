@@ -28,7 +28,7 @@ from schedulers.types import Benchmark, Event, Job, Recording
 
 EVENTS = pa.schema(
     [
-        ("kind", pa.string()),  # job or report
+        ("kind", pa.string()),  # job, report or retry
         ("time", pa.float64()),
         ("trial", pa.int32()),
         ("bracket", pa.int32()),
@@ -39,6 +39,7 @@ EVENTS = pa.schema(
         ("decision", pa.string()),
         ("final", pa.float64()),  # of a report that became the incumbent: what its configuration reaches at r_max
         ("test", pa.float64()),  # and its test metric, where the benchmark has one
+        ("decide_seconds", pa.float64()),  # what the answer took, as the simulated clock has it
     ]
 )
 
@@ -78,7 +79,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) ->
         raise ValueError("a grid simulates its studies: backend must be simulated")
     built = time.perf_counter()
     fold, backend, num_reports = _Fold(parts.benchmark), parts.backend(), 0
-    for event in run(parts.scheduler, backend, Nothing()):
+    for event in run(parts.scheduler, backend, Nothing(), retries=parts.retries):
         fold.event(event)
         num_reports += event.kind == "report"
         if parts.budget.reports is not None and num_reports >= parts.budget.reports:
@@ -95,6 +96,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) ->
         "seconds": parts.budget.seconds,
         "host_seconds": {"build": built - began, "run": done - built},
         "versions": {name: version(name) for name in ("jax", "numpy")},
+        "cores": os.cpu_count(),
         "threads": {name: os.environ.get(name, "") for name in ("NPROC", "XLA_FLAGS", "OPENBLAS_NUM_THREADS")},
     }
     return fold.table().replace_schema_metadata({"study": json.dumps(meta)})
@@ -122,7 +124,8 @@ class _Fold:
             final = self._final(job)
             test = self._benchmark.test_metric(job.config) if hasattr(self._benchmark, "test_metric") else None
         decision = None if verdict is None else verdict.decision.value
-        self._rows.append((event.kind, event.time, job.trial_id, job.bracket, event.worker, r, metric, seconds, decision, final, test))
+        row = (event.kind, event.time, job.trial_id, job.bracket, event.worker, r, metric, seconds, decision, final, test)
+        self._rows.append((*row, event.decide_seconds))
 
     def _final(self, job: Job) -> float | None:
         """The minimised metric that a trial's configuration reaches at r_max; a table knows it whether or not the study got there."""

@@ -13,10 +13,12 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments import cli
 from experiments.runtime import collect_rarely, keep_accelerator_for_trials, limit_mappings, prepare_environment
+from experiments.standing import Standing, keep_settings, standing_of, summary_of
 from schedulers.types import Event, Recording
 
 log = logging.getLogger("experiments.main")  # not __name__: that is __main__ here
@@ -61,8 +63,14 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
     from experiments.display import Display
     from schedulers.journal import Journal, read
 
-    recording = Recording(list(read(folder)) if is_resumed else [])
+    standing = Standing.UNFINISHED if is_resumed else standing_of(cfg, folder, HydraConfig.get().mode is RunMode.MULTIRUN)
+    if standing is Standing.FINISHED:
+        print(f"{folder} holds this study already: nothing is run")
+        return _objective(summary_of(folder))
+    recording = Recording(list(read(folder)) if standing is Standing.UNFINISHED else [])
     parts = build(cfg, folder, recording)
+    if standing is Standing.NEW:
+        keep_settings(cfg, folder)
     compilation.watch()
     journal = Journal(folder, SIMULATED_BATCH if parts.is_simulated else 1)
     metric = getattr(parts.benchmark, "metric_name", "metric")
@@ -76,13 +84,18 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
         finally:
             journal.close()
         try:
-            summary = _write(cfg, folder, parts, notes, metric)
+            summary = _write(cfg, folder, parts, notes, metric, interrupted)
         except OSError as error:
             what = "the study is over, but its tables and figures could not be written"
             raise RuntimeError(f"{what} ({error}): its journal is kept; see to that, then write them with resume={folder}") from error
         _say_goodbye(display, folder, parts, notes, interrupted)
+    return _objective(summary)
+
+
+def _objective(summary: Mapping[str, Any]) -> float | None:
+    """What a sweeper minimises."""
     best = summary["best"]
-    return None if best is None else float(best["metric"]) * (1 if parts.benchmark.mode == "min" else -1)
+    return None if best is None else float(best["metric"]) * (1 if summary["mode"] == "min" else -1)
 
 
 def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes: _Notes, metric: str) -> bool:
@@ -120,10 +133,8 @@ def _follow(parts: Any, journal: Any, recording: Recording, display: Any, notes:
     return False
 
 
-def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str) -> dict[str, Any]:
+def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str, interrupted: bool) -> dict[str, Any]:
     """Tables, summary and figures of all that the journal holds."""
-    import json
-
     from experiments import plots, records, trace_plot
     from experiments.build import table_of
     from schedulers.journal import read
@@ -134,8 +145,10 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
         "r_max": parts.benchmark.r_max,
         "rungs": list(parts.levels),
         "metric": metric,
+        "interrupted": interrupted,
         **table_of(parts.benchmark),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "tensorflow-probability", "ConfigSpace")},
+        "cores": os.cpu_count(),
         "threads": {name: os.environ.get(name, "") for name in ("NPROC", "OMP_NUM_THREADS", "XLA_FLAGS")},
     }
     if not parts.is_simulated:
@@ -148,8 +161,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
     figures.mkdir(exist_ok=True)
     plots.regret(reports, figures / "regret.png", metric=metric, mode=mode)
     trace_plot.trace(reports, trials, figures / "trace.png", parts.levels, metric=metric, mode=mode)
-    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
-    return summary
+    return summary_of(folder)
 
 
 def _say_goodbye(display: Any, folder: Path, parts: Any, notes: _Notes, interrupted: bool) -> None:

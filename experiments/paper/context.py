@@ -22,6 +22,10 @@ from experiments.plots import STYLE
 Scale = Literal["smoke", "paper"]
 
 
+class PartDone(Exception):
+    """The part of a figure's studies that was asked for is stored."""
+
+
 class Claim(NamedTuple):
     """A row of the verdict table: what the paper says, what was compared, what was found, and what follows."""
 
@@ -36,6 +40,7 @@ class Context:
     """`name` is the figure's; `seeds` is the number of seeds and `panels` are the panels asked for (None: the scale's own, all).
 
     `earlier` is a folder with data that an earlier run wrote for panels which are not asked for (None: these are left out).
+    `part` (k, n): of the studies, only the k-th and every n-th after it are computed, and nothing is drawn.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Context:
     seeds: int | None
     panels: tuple[int, ...] | None
     earlier: Path | None
+    part: tuple[int, int] | None
     out: Path
     store: Path
     processes: int
@@ -56,6 +62,11 @@ class Context:
         return self.seeds or (2 if self.scale == "smoke" else of_paper)
 
     def run(self, studies: Sequence[Study]) -> dict[Study, pa.Table]:
+        """The events of every study. Raises PartDone where only a part of them was asked for."""
+        if self.part is not None:
+            first, step = self.part
+            run_grid(list(dict.fromkeys(studies))[first::step], self.store, self.compose, self.processes, self.say)
+            raise PartDone(f"part {first} of {step} of figure {self.name}'s studies is in {self.store}")
         tables = run_grid(studies, self.store, self.compose, self.processes, self.say)
         self.made_by.update(map(made_by, tables.values()))
         return tables

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -30,7 +32,7 @@ SPEC = {
 
 def context(tmp_path: Path, scale: str = "paper", **task: object) -> Context:
     tasks = {"curves": CURVES | task}
-    return Context("test", scale, 5, None, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
+    return Context("test", scale, 5, None, None, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
 
 
 def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
@@ -72,6 +74,18 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
         regret.make(spec, replace(second, seeds=6))
     with pytest.raises(ValueError, match="has no figure_test.parquet: name the folder"):
         regret.make(spec, replace(second, earlier=tmp_path))
+
+
+def test_parts_of_a_figure_fill_the_store_through_a_launcher(tmp_path: Path) -> None:
+    settings = ["figure=asha", "scale=smoke", f"store={tmp_path / 'store'}"]
+    command = [sys.executable, "-m", "experiments.part", "-m", *settings, "hydra/launcher=joblib", "parts=2", "part=0,1"]
+    done = subprocess.run([*command, f"hydra.sweep.dir={tmp_path / 'jobs'}"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for part in (0, 1):
+        assert f"part {part} of 2 of figure asha's studies is in {tmp_path / 'store'}" in done.stdout
+    stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*.parquet")}
+    assert figures.main([*settings, f"out={tmp_path / 'out'}", "processes=1"]) == 0
+    assert len(stored) > 1 and stored == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*.parquet")}
 
 
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
@@ -126,6 +140,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=pasha", "panels=0"], "panels=0: figure pasha has no panels to choose from"),
         (["figure=laboratory", "panels=0", "earlier=docs/data"], "earlier=docs/data is for figures of regret over time"),
         (["figure=2", "earlier=docs/data"], "earlier=docs/data goes with panels=...: which panels are to be computed now?"),
+        (["figure=2", "part=2/2"], "part=2/2 must be k/n, as in part=0/4 to part=3/4"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
         (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),
     ],
