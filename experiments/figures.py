@@ -5,7 +5,7 @@ scale      smoke: minutes of simulated time, two seeds; paper: 30 seeds over the
 out        where figures/, and data/ with parquet and verdicts, are written (default outputs/figures)
 store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
-panels     which panels of a figure that has several, counted from 0, as in panels=0,2 (default: all; smoke: the first)
+panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier
 earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
 part       k/n: compute only the k-th of the figure's studies, from 0, and every n-th after it; draw nothing (see experiments.part)
 """
@@ -62,7 +62,7 @@ def make(settings: dict[str, str]) -> str:
         name=name,
         scale=scale,  # type: ignore[arg-type]
         seeds=int(settings["seeds"]) or None,
-        panels=tuple(map(int, settings["panels"].split(","))) if settings["panels"] else None,
+        panels=_panels(settings["panels"]),
         earlier=Path(settings["earlier"]) if settings["earlier"] else None,
         part=_part(settings["part"]) if settings["part"] else None,
         out=Path(settings["out"]),
@@ -102,11 +102,19 @@ def _settings(arguments: list[str]) -> dict[str, str]:
     for key in ("processes", "seeds"):
         if not settings[key].isdigit():
             raise ValueError(f"{key}={settings[key]} must be a whole number")
-    if settings["panels"] and not all(part.isdigit() for part in settings["panels"].split(",")):
+    if settings["panels"] == "none" and not settings["earlier"]:
+        raise ValueError("panels=none goes with earlier=...: there would be nothing in the figure")
+    if settings["panels"] not in ("", "none") and not all(part.isdigit() for part in settings["panels"].split(",")):
         raise ValueError(f"panels={settings['panels']} must be whole numbers with commas between them")
     if settings["earlier"] and not settings["panels"]:
         raise ValueError(f"earlier={settings['earlier']} goes with panels=...: which panels are to be computed now?")
     return settings
+
+
+def _panels(text: str) -> tuple[int, ...] | None:
+    if text in ("", "none"):
+        return () if text else None
+    return tuple(map(int, text.split(",")))
 
 
 def _part(text: str) -> tuple[int, int]:

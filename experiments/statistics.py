@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64
 MARGIN = 0.15
 DRAWS = 10_000
 CONFIDENCE = 0.95
-Relation = Literal["better", "alike", "no slower"]
+Relation = Literal["better", "no worse", "alike", "no slower"]
 
 
 class Steps(NamedTuple):
@@ -84,12 +84,14 @@ def time_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], horizon: float, o
 def verdict(relation: Relation, found: Interval, is_stand_in: bool) -> str:
     """reproduced, not reproduced or undecided. A stand-in can agree or disagree at most.
 
-    better: the interval lies below zero; it fails if it lies above, or within the margin. alike: the interval lies within the margin; it
-    fails if it lies outside. no slower: the interval lies below the margin; it fails if it lies above.
+    better: the interval lies below zero; it fails if it lies above, or else within the margin. alike: the interval lies within the margin;
+    it fails if it lies outside. no worse (in regret), no slower (in time): the interval lies below the margin; it fails if it lies above.
+    Source: algorithms.md section 5.1.
     """
     within = -MARGIN <= found.low and found.high <= MARGIN
     if relation == "better":
-        holds, fails = found.high < 0, found.low > 0 or within
+        holds = found.high < 0
+        fails = not holds and (found.low > 0 or within)
     elif relation == "alike":
         holds, fails = within, found.low > MARGIN or found.high < -MARGIN
     else:

@@ -13,6 +13,7 @@ HYDRA_MODULES = {
     "experiments/build.py",
     "experiments/overrides.py",
     "experiments/figures.py",
+    "experiments/part.py",
     "experiments/tabulate.py",
 }
 

@@ -46,7 +46,10 @@ def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
     for method, seed, best in zip(data["method"].to_pylist(), data["seed"].to_pylist(), data["best"].to_pylist(), strict=True):
         final[method, seed] = min(best, final.get((method, seed), np.inf))
     logs = {m: log_regret(np.array([final[m, seed] for seed in range(5)]), optimum, 1e-4) for m in METHODS}
-    assert f"{np.median(logs['halving'] - logs['random']):+.2f} [" in said
+    found = f"{np.median(logs['halving'] - logs['random']):+.2f} ["
+    assert f"at 1 of the time: {found}" in said
+    (row,) = [line for line in said.splitlines() if line.startswith("| curves: halving against random")]
+    assert row.split(" | ")[3].startswith(found)
 
 
 def test_panels_of_one_task_share_their_axis_and_a_claim_may_speak_of_all_of_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,7 +60,8 @@ def test_panels_of_one_task_share_their_axis_and_a_claim_may_speak_of_all_of_the
     said = regret.make({"title": "Two methods", "panels": panels, "claims": claims}, context(tmp_path))
     first, second = drawn[0].axes
     assert first.get_ylim() == second.get_ylim()
-    assert [said.count(f"| {workers} workers: halving against random |") for workers in (1, 4)] == [1, 2]
+    # Each panel once for every claim, and once in the table of all times.
+    assert [said.count(f"| {workers} workers: halving against random |") for workers in (1, 4)] == [2, 3]
 
 
 def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) -> None:
@@ -70,6 +74,8 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
     second = replace(second, earlier=first.out / "data", made_by=set())
     assert regret.make(spec, second) == whole
     assert pq.read_table(second.out / "data" / "figure_test.parquet").drop("test").equals(data.drop("test"))  # which is nan
+    again = replace(second, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
+    assert regret.make(spec, again) == whole
     with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) without method random, workers 1, seed 5: compute it anew"):
         regret.make(spec, replace(second, seeds=6))
     with pytest.raises(ValueError, match="has no figure_test.parquet: name the folder"):
@@ -140,6 +146,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=pasha", "panels=0"], "panels=0: figure pasha has no panels to choose from"),
         (["figure=laboratory", "panels=0", "earlier=docs/data"], "earlier=docs/data is for figures of regret over time"),
         (["figure=2", "earlier=docs/data"], "earlier=docs/data goes with panels=...: which panels are to be computed now?"),
+        (["figure=2", "panels=none"], "panels=none goes with earlier=...: there would be nothing in the figure"),
         (["figure=2", "part=2/2"], "part=2/2 must be k/n, as in part=0/4 to part=3/4"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
         (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),

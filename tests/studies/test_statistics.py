@@ -64,7 +64,10 @@ def test_times_are_compared_to_the_regret_that_the_second_has_at_half_time() -> 
         ("better", -0.5, 0.1, "undecided"),
         ("better", 0.1, 0.5, "not reproduced"),
         ("better", -0.05, 0.05, "not reproduced"),  # they are alike
-        ("better", -0.05, -0.01, "undecided"),  # better, but alike
+        ("better", -0.05, -0.01, "reproduced"),  # by little
+        ("no worse", -0.3, 0.1, "reproduced"),
+        ("no worse", -0.3, 0.2, "undecided"),
+        ("no worse", 0.2, 0.3, "not reproduced"),
         ("alike", -0.1, 0.1, "reproduced"),
         ("alike", -0.3, 0.1, "undecided"),
         ("alike", 0.2, 0.5, "not reproduced"),

@@ -1,0 +1,99 @@
+"""What the runs of a panel say about a claim, and the same comparison at other times."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from experiments.paper.context import Claim
+from experiments.paper.panel import Line, Panel
+from experiments.statistics import Interval, log_regret, regret_difference, time_ratio, verdict
+
+SHARES = (0.25, 0.5, 1.0)  # of the panel's time (algorithms.md section 5.1)
+
+
+def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
+    """A claim is a relation between two lines: `first` is better than, no worse than or like `second` at a share `at` of the time, or no
+    slower.
+    """
+    first, second = panel.line(claim["first"]), panel.line(claim["second"])
+    if first not in panel.runs or second not in panel.runs:
+        return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
+    a, b = panel.runs[first], panel.runs[second]
+    relation, when = claim["relation"], claim.get("at", 1.0)
+    if relation == "no slower":
+        found, regret = time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)
+        said = f"log10 of the times' ratio to a regret of {regret:.3g}: {_interval(found)}"
+    else:
+        found = regret_difference(a, b, when * panel.seconds, panel.optimum, panel.floor)
+        said = f"log10 regret at {when:g} of the time: {_interval(found)}"
+    compared = f"{panel.name}: {panel.name_of(first)} against {panel.name_of(second)}"
+    return Claim(claim["text"], compared, f"{said}, n = {found.n}", verdict(relation, found, panel.stand_in is not None))
+
+
+def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
+    """A table of the claims' comparisons, each once: log10 regret at SHARES of the time, of the times, and of the final epochs.
+
+    The last is of what the incumbents' configurations reach at r_max, which a metric that is noisy over epochs does not favour.
+    """
+    heads = [f"at {share:g} of the time" for share in SHARES]
+    rows = [f"| compared | {' | '.join(heads)} | log10 ratio of times | at 1, final epochs |", "|---|" + "---|" * (len(heads) + 2)]
+    pairs = dict.fromkeys((panel.name, panel.line(claim["first"]), panel.line(claim["second"])) for claim, panel in claims)
+    panels = {panel.name: panel for _, panel in claims}
+    for name, first, second in pairs:
+        panel = panels[name]
+        if first not in panel.runs or second not in panel.runs:
+            continue
+        a, b = panel.runs[first], panel.runs[second]
+        found = [regret_difference(a, b, share * panel.seconds, panel.optimum, panel.floor) for share in SHARES]
+        found.append(time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)[0])
+        found.append(regret_difference(panel.finals[first], panel.finals[second], panel.seconds, _final_optimum(panel), panel.floor))
+        rows.append(f"| {name}: {panel.name_of(first)} against {panel.name_of(second)} | {' | '.join(map(_interval, found))} |")
+    return "\n".join(rows) if len(rows) > 2 else ""
+
+
+def medians(panel: Panel) -> str:
+    """A sentence: every line's median regret at the end."""
+    at_end = [f"{panel.name_of(line)} {10 ** np.median(_final_regrets(panel, line)):.3g}" for line in panel.lines]
+    return f"{panel.name}, median regret after {panel.seconds:g} s against {panel.optimum:.5g}: {', '.join(at_end)}."
+
+
+def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
+    """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time.
+
+    Runs that have no result by then are left out, and how many there are is said.
+    """
+    times = np.array([share * panel.seconds for share in shares])
+    heads = [f"after {time / 3600:.3g} h" for time in times]
+    rows = [f"| {panel.name}: test accuracy of the incumbent (%) | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for line, runs in panel.tests.items():
+        accuracy = 100 * (1 - np.array([run.at(times) for run in runs.values()]))
+        if np.isnan(accuracy).all():
+            raise ValueError(f"test_accuracy_at: the benchmark of {panel.name} has no test metric, or {line.method} no result by then")
+        rows.append(f"| {panel.name_of(line)} | {' | '.join(map(_mean, accuracy.T))} |")
+    return "\n".join(rows)
+
+
+def _final_optimum(panel: Panel) -> float:
+    """The lowest of the final values, and of all others: a curve may end higher than it was."""
+    return min(panel.optimum, *(float(run.best.min()) for runs in panel.finals.values() for run in runs.values() if len(run.best)))
+
+
+def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
+    final = np.array([run.at(np.array([panel.seconds]))[0] for run in panel.runs[line].values()])
+    return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
+
+
+def _interval(found: Interval) -> str:
+    return f"{found.median:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+
+
+def _mean(values: np.ndarray) -> str:
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return "none"
+    return f"{known.mean():.2f} ± {known.std(ddof=min(1, len(known) - 1)):.2f}" + (
+        f" (n = {len(known)})" if len(known) < len(values) else ""
+    )
