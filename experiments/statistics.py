@@ -69,6 +69,23 @@ def regret_difference(a: Mapping[int, Steps], b: Mapping[int, Steps], when: floa
     return bootstrap(log_regret(known[:, 0], optimum, floor) - log_regret(known[:, 1], optimum, floor))
 
 
+def excess_difference(
+    a: Mapping[int, Steps],
+    without_a: Mapping[int, Steps],
+    b: Mapping[int, Steps],
+    without_b: Mapping[int, Steps],
+    when: float,
+    optimum: float,
+    floor: float,
+) -> Interval:
+    """By how much log10 regret of a exceeds that of its own baseline, minus the same of b; negative: a is harmed less."""
+    at, runs = np.array([when]), (a, without_a, b, without_b)
+    seeds = sorted(set.intersection(*(set(one) for one in runs)))
+    values = np.array([[one[seed].at(at)[0] for one in runs] for seed in seeds]).reshape(-1, 4)
+    logs = log_regret(values[np.isfinite(values).all(axis=1)], optimum, floor)
+    return bootstrap(logs @ np.array([1.0, -1.0, -1.0, 1.0]))
+
+
 def time_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], horizon: float, optimum: float, floor: float) -> tuple[Interval, float]:
     """log10 of the time that a takes over the time that b takes to the regret which b has, in the median, at half the horizon.
 

@@ -9,27 +9,34 @@ import numpy as np
 
 from experiments.paper.context import Claim
 from experiments.paper.panel import Line, Panel
-from experiments.statistics import Interval, log_regret, regret_difference, time_ratio, verdict
+from experiments.statistics import Interval, excess_difference, log_regret, regret_difference, time_ratio, verdict
 
 SHARES = (0.25, 0.5, 1.0)  # of the panel's time (algorithms.md section 5.1)
 
 
 def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
     """A claim is a relation between two lines: `first` is better than, no worse than or like `second` at a share `at` of the time, or no
-    slower.
+    slower. With `beyond`, a baseline for each, it is about what they lose to these.
     """
     first, second = panel.line(claim["first"]), panel.line(claim["second"])
     if first not in panel.runs or second not in panel.runs:
         return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
     a, b = panel.runs[first], panel.runs[second]
     relation, when = claim["relation"], claim.get("at", 1.0)
-    if relation == "no slower":
+    names = [panel.name_of(first), panel.name_of(second)]
+    if "beyond" in claim:
+        baselines = [panel.line(end) for end in claim["beyond"]]
+        without_a, without_b = (panel.runs[line] for line in baselines)
+        found = excess_difference(a, without_a, b, without_b, when * panel.seconds, panel.optimum, panel.floor)
+        said = f"log10 regret beyond the baselines' at {when:g} of the time: {_interval(found)}"
+        names = [f"{name} beyond {panel.name_of(line)}" for name, line in zip(names, baselines, strict=True)]
+    elif relation == "no slower":
         found, regret = time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)
         said = f"log10 of the times' ratio to a regret of {regret:.3g}: {_interval(found)}"
     else:
         found = regret_difference(a, b, when * panel.seconds, panel.optimum, panel.floor)
         said = f"log10 regret at {when:g} of the time: {_interval(found)}"
-    compared = f"{panel.name}: {panel.name_of(first)} against {panel.name_of(second)}"
+    compared = f"{panel.name}: {names[0]} against {names[1]}"
     return Claim(claim["text"], compared, f"{said}, n = {found.n}", verdict(relation, found, panel.stand_in is not None))
 
 
@@ -40,7 +47,9 @@ def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
     """
     heads = [f"at {share:g} of the time" for share in SHARES]
     rows = [f"| compared | {' | '.join(heads)} | log10 ratio of times | at 1, final epochs |", "|---|" + "---|" * (len(heads) + 2)]
-    pairs = dict.fromkeys((panel.name, panel.line(claim["first"]), panel.line(claim["second"])) for claim, panel in claims)
+    pairs = dict.fromkeys(
+        (panel.name, panel.line(claim["first"]), panel.line(claim["second"])) for claim, panel in claims if "beyond" not in claim
+    )
     panels = {panel.name: panel for _, panel in claims}
     for name, first, second in pairs:
         panel = panels[name]

@@ -1,12 +1,13 @@
 """Immediate regret over wall-clock time, methods side by side: figures 2 to 5 and 7 to 9 of Klein et al. 2020.
 
-A specification has `panels` (task, workers, methods) and `claims` (a relation between two lines of a panel). The two ends of a claim are
-compared seed by seed; see `experiments.statistics` for how.
+A specification has `panels` (task, workers, methods; `left_out`: pairs of method and workers) and `claims` (a relation between two lines
+of a panel). The two ends of a claim are compared seed by seed; see `experiments.statistics` for how.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ SMOKE_SHARE = 0.05  # of a panel's time
 
 def make(spec: Mapping[str, Any], context: Context) -> str:
     """Simulate, draw, judge; returns the verdict table."""
+    if context.scale == "paper" and context.seeds is None:
+        context = replace(context, seeds=spec.get("seeds"))
     chosen = _chosen(spec, context)
     studies = {
         (number, line, seed): study for number in chosen for (line, seed), study in _studies(spec["panels"][number], context).items()
@@ -40,6 +43,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     claims = [judge(claim, panel) for claim, panel in compared]
     notes = _notes(spec, list(panels.values()), context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
+    left_out += [f"{method} with {w} workers" for number in panels for method, w in spec["panels"][number].get("left_out", [])]
     if left_out:
         notes.append(f"Not run: {'; '.join(left_out)}.")
     tables = [at_all_times(compared)] if context.scale == "paper" else []
@@ -74,6 +78,7 @@ def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int
         for method in panel["methods"]
         for w in (workers[:1] if is_smoke else workers)
         for seed in range(context.num_seeds())
+        if [method, w] not in panel.get("left_out", [])
     }
 
 

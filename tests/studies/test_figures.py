@@ -19,7 +19,7 @@ from experiments.paper.context import Context, heading
 from experiments.statistics import log_regret
 
 DATA = os.environ.get("MFGP_DATA_DIR")
-NEEDS_NO_DATA = ("6", "asha", "asha20", "fidelities", "laboratory")
+NEEDS_NO_DATA = ("6", "asha", "asha20", "asha500", "fidelities", "laboratory")
 CURVES = {"overrides": ["benchmark=curves"], "seconds": 60, "floor": 1e-4}
 METHODS = {"random": ["searcher=random"], "halving": ["searcher=random", "brackets=1"]}
 MODEL = {"model": ["searcher=gp", "searcher.refit_period=10"]}

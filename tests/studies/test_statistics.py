@@ -57,6 +57,14 @@ def test_times_are_compared_to_the_regret_that_the_second_has_at_half_time() -> 
     assert time_ratio(never, slow, 100.0, 0.1, 1e-4)[0].median == pytest.approx(math.log10(100 / 50))
 
 
+def test_an_excess_is_beyond_each_ones_own_baseline() -> None:
+    def runs(regret: float) -> dict[int, Steps]:
+        return {seed: Steps(np.array([0.0]), np.array([0.1 + regret])) for seed in range(3)}
+
+    found = excess_difference(runs(0.2), runs(0.1), runs(0.8), runs(0.1), 1.0, 0.1, 1e-4)
+    assert found.median == pytest.approx(math.log10(2) - math.log10(8)) and found.n == 3
+
+
 @pytest.mark.parametrize(
     ("relation", "low", "high", "expected"),
     [
