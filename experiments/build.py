@@ -66,8 +66,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     Raises ValueError with one sentence that names the setting, its value and what would be valid.
     """
     place_surrogate(cfg.get("surrogate_device", "cpu"))  # studies of before this setting have none
-    for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
-        raise ValueError(f"{name} is missing: give it as {name}=... (see conf/benchmark/ for what it means)")
+    check_complete(cfg)
     budget = _budget(cfg)
     _whole("seed", cfg.seed, 0)
     benchmark: Benchmark = _call(_make(cfg, "benchmark"), "benchmark")
@@ -110,6 +109,12 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     if is_simulated:
         _call(bound, "backend")  # its settings are checked before anything begins
     return Parts(benchmark, scheduler, levels, num_workers, budget, _whole("retries", cfg.retries, 0), is_simulated, bound, deadline)
+
+
+def check_complete(cfg: DictConfig) -> None:
+    """Raise for a setting of the benchmark that has to be given and was not."""
+    for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
+        raise ValueError(f"{name} is missing: give it as {name}=... (see conf/benchmark/ for what it means)")
 
 
 def table_of(benchmark: Any) -> dict[str, Any]:

@@ -179,7 +179,11 @@ def is_stored(study: Study, store: Path) -> bool:
 
 
 def load(study: Study, store: Path) -> pa.Table:
-    table = pq.read_table(store / study.path)
+    path = store / study.path
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}): remove it, and the study is computed again") from error
     for name in EVENTS.names:
         if name not in table.column_names:  # stored by code that did not know of it
             table = table.append_column(EVENTS.field(name), pa.nulls(len(table), EVENTS.field(name).type))

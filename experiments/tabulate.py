@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     """Train what is missing, then write the table."""
     from experiments.benchmarks import blackbox_format
+    from experiments.build import check_complete
     from experiments.overrides import composed
 
     for key in DEFAULTS:
@@ -67,7 +68,9 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     if out.exists():
         raise ValueError(f"out={out} exists already; remove it or choose another folder")
     cfg = composed(overrides)
+    check_complete(cfg)
     benchmark = make_benchmark(cfg)
+    blackbox_format.check_space(benchmark.space)
     configs = design(benchmark, cfg.seed, count)
     parts = Path(f"{out}.parts")
     import jax

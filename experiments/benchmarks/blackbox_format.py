@@ -6,6 +6,9 @@ fidelityspace.json           the same of the resource
 hyperparameters.parquet      a row per configuration
 fidelities_values.npy        the resources, here 1, 2, ..., r_max
 objectives_evaluations.npy   float32 (tasks, configurations, seeds, resources, objectives)
+
+Where tasks have configurations of their own (pd1), the last four are there for each task, as <task>-hyperparameters.parquet and so on,
+and the evaluations lack the first axis.
 """
 
 from __future__ import annotations
@@ -54,26 +57,66 @@ class Table(NamedTuple):
         return self.metadata["objectives_names"]
 
 
-def read(folder: str | Path) -> Table:
-    """The table in `folder`; its values stay on disk until they are used. Raises one sentence if the files contradict each other."""
+def files_of(task: str) -> tuple[str, ...]:
+    """The names of FILES where every task has its own."""
+    own = ("fidelity_space.json", "hyperparameters.parquet", "fidelity_values.npy", "objectives_evaluations.npy")
+    return (*FILES[:2], *(f"{task}-{name}" for name in own))
+
+
+def read(folder: str | Path, task: str | None = None) -> Table:
+    """The table in `folder`; its values stay on disk until they are used. Raises one sentence if the files contradict each other.
+
+    `task` is needed where every task has files of its own; the table is then of that task alone.
+    """
     folder = Path(folder)
-    for name in FILES:
-        if not (folder / name).is_file():
-            raise ValueError(f"benchmark table {folder}: the file {name} is missing")
     try:
-        metadata, domains, resource = (json.loads((folder / name).read_text()) for name in FILES[:3])
-        rows = pq.read_table(folder / "hyperparameters.parquet").to_pylist()
-        resources = np.load(folder / "fidelities_values.npy", allow_pickle=False)
-        values = np.load(folder / "objectives_evaluations.npy", allow_pickle=False, mmap_mode="r")
+        names = FILES if task is None or (folder / FILES[3]).is_file() or not (folder / files_of(task)[3]).is_file() else files_of(task)
+        return _read(folder, names, task)
+    except ValueError as error:
+        if str(error).startswith("benchmark table"):
+            raise
+        raise ValueError(f"benchmark table {folder}: {' '.join(str(error).split())}") from error
+    except (AttributeError, KeyError, TypeError) as error:  # of contents that have the form of another file
+        what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"benchmark table {folder}: a file does not have the form that the format asks for ({what})") from error
+
+
+def _read(folder: Path, names: tuple[str, ...], task: str | None) -> Table:
+    for name in names:
+        if not (folder / name).is_file():
+            raise ValueError(f"benchmark table {folder}: {_missing(folder, name)}")
+    try:
+        metadata, domains, resource = (json.loads((folder / name).read_text()) for name in names[:3])
+        rows = pq.read_table(folder / names[3]).to_pylist()
+        resources = np.load(folder / names[4], allow_pickle=False)
+        values = np.load(folder / names[5], allow_pickle=False, mmap_mode="r")
     except (ValueError, OSError, EOFError) as error:  # pyarrow's errors are ValueErrors and OSErrors
         raise ValueError(f"benchmark table {folder}: a file is damaged: {' '.join(str(error).split())}") from error
     if len(resource) != 1:
-        raise ValueError(f"benchmark table {folder}: one resource is supported, but fidelityspace.json has {sorted(resource)}")
+        raise ValueError(f"benchmark table {folder}: one resource is supported, but {names[2]} has {sorted(resource)}")
     metadata.setdefault("resource_attr", next(iter(resource)))
+    if names is not FILES:
+        metadata, values = metadata | {"task_names": [task]}, values[None]
     _check_shape(folder, metadata, rows, resources, values)
     space = build_space({"hyperparameters": [_from_domain(folder, name, domain) for name, domain in domains.items()]})
     _check_rows(folder, space, rows)
     return Table(space, rows, values, metadata)
+
+
+def _missing(folder: Path, name: str) -> str:
+    """Why a file may be missing: perhaps every task has its own, and none, or one that does not exist, was named."""
+    tasks = sorted(path.name.removesuffix(f"-{FILES[3]}") for path in folder.glob(f"*-{FILES[3]}"))
+    if name in FILES[2:] and tasks:
+        return f"its tasks have files of their own: choose benchmark.task of {', '.join(tasks)}"
+    return f"the file {name} is missing"
+
+
+def check_space(space: ConfigurationSpace) -> None:
+    """Raise for what the format cannot say: parameters that depend on others, forbidden combinations, normal distributions."""
+    lost = [str(part) for part in (*space.conditions, *space.forbidden_clauses)]
+    lost += [name for name, parameter in space.items() if type(parameter).__name__.startswith(("Normal", "Beta"))]
+    if lost:
+        raise ValueError(f"a benchmark table cannot hold this space: the format has no word for {' '.join(lost[0].split())}")
 
 
 def write(folder: str | Path, table: Table) -> None:
@@ -81,6 +124,7 @@ def write(folder: str | Path, table: Table) -> None:
     folder = Path(folder)
     if folder.exists():
         raise ValueError(f"benchmark table {folder}: it exists already; remove it or choose another folder")
+    check_space(table.space)
     r_max = table.values.shape[3]
     resources, metadata = np.arange(1, r_max + 1), {"resource_attr": "hp_epoch", **table.metadata}
     _check_shape(folder, metadata, table.configs, resources, table.values)
@@ -106,10 +150,14 @@ def _check_shape(folder: Path, metadata: dict[str, Any], rows: list[Any], resour
     for key in ("task_names", "objectives_names"):
         if not isinstance(metadata.get(key), list) or not metadata[key]:
             raise ValueError(f"benchmark table {folder}: metadata.json must list {key}; it has {metadata.get(key)!r}")
+        if len(set(metadata[key])) < len(metadata[key]):
+            raise ValueError(f"benchmark table {folder}: metadata.json lists one of the {key} twice: {metadata[key]}")
     tasks, objectives = len(metadata["task_names"]), len(metadata["objectives_names"])
     expected = f"({tasks} tasks, {len(rows)} configurations, seeds, {len(resources)} resources, {objectives} objectives)"
     if values.ndim != 5 or (*values.shape[:2], *values.shape[3:]) != (tasks, len(rows), len(resources), objectives) or not values.size:
         raise ValueError(f"benchmark table {folder}: objectives_evaluations.npy has shape {values.shape}, the other files say {expected}")
+    if resources.ndim != 1 or not np.issubdtype(resources.dtype, np.number):
+        raise ValueError(f"benchmark table {folder}: its resources must be 1, 2, ..., r_max, but they are {str(resources.tolist())[:60]}")
     if not np.array_equal(resources, np.arange(1, len(resources) + 1)):
         missing = sorted(set(range(1, int(resources.max()) + 1)) - set(resources.tolist()))
         what = f"{missing[:5]} are missing" if missing else f"they are {resources[:5].tolist()}..."
@@ -118,6 +166,8 @@ def _check_shape(folder: Path, metadata: dict[str, Any], rows: list[Any], resour
 
 def _check_rows(folder: Path, space: ConfigurationSpace, rows: list[dict[str, Any]]) -> None:
     """Raise unless each row has a legal value of each parameter and of nothing else."""
+    if not rows:
+        raise ValueError(f"benchmark table {folder}: it has no configurations")
     if set(rows[0]) != set(space):
         raise ValueError(f"benchmark table {folder}: the columns {sorted(rows[0])} are not the parameters {sorted(space)}")
     for name, parameter in space.items():

@@ -14,10 +14,15 @@ from pathlib import Path
 from experiments.runtime import cache_dir
 
 
+class Missing(ValueError):
+    """The repository does not have the file."""
+
+
 def fetch(repository: str, folder: str, files: Sequence[str], revision: str = "main") -> Path:
     """The local copy of `folder` of the dataset repository, downloaded file by file where it is not cached.
 
-    Raises ValueError with one sentence if it cannot be had, and removes a file whose content is not what the Hub says.
+    Raises ValueError with one sentence if it cannot be had (Missing if it is not there), and removes a file whose content is not what the
+    Hub says.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -36,7 +41,8 @@ def fetch(repository: str, folder: str, files: Sequence[str], revision: str = "m
             )
         except Exception as error:  # the network's, the server's, huggingface_hub's own: the way out is the same
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ValueError(
+            kind = Missing if "EntryNotFound" in type(error).__name__ else ValueError
+            raise kind(
                 f"benchmark.folder={folder!r}: {name} is not cached and could not be fetched from the dataset {repository!r} "
                 f"({reason[:200]}); put the folder's files below data_dir, or go online once"
             ) from error

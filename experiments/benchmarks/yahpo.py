@@ -83,7 +83,7 @@ class Yahpo:
             raise ValueError(f"benchmark.scenario={scenario!r} is unknown; valid are {', '.join(SCENARIOS)}")
         self._names = SCENARIOS[scenario]
         self._path = _find(scenario, folder, data_dir)
-        space, self._codes = (json.loads((self._path / name).read_text()) for name in ("config_space.json", "encoding.json"))
+        space, self._codes = (_object(self._path / name) for name in ("config_space.json", "encoding.json"))
         tasks = [p["choices"] for p in space["hyperparameters"] if p["name"] == self._names.task]
         self.scenario, self.task = scenario, _choose_task(scenario, task, tasks[0] if tasks else [])
         fixed = {"epoch", self._names.task}
@@ -193,6 +193,16 @@ def _find(scenario: str, folder: str, data_dir: str | None) -> Path:
         f"benchmark=yahpo: there is no scenario {scenario!r} in {' or '.join(map(str, roots))}; "
         "get it from github.com/slds-lmu/yahpo_data and set data_dir or benchmark.folder"
     )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is damaged ({error}): put the original there") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not what its name says: it must hold a JSON object, and holds {str(found)[:40]}")
+    return found
 
 
 def _choose_task(scenario: str, task: str | int | None, tasks: list[str]) -> str | None:

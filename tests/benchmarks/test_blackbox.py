@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from ConfigSpace import EqualsCondition
 
 from experiments.benchmarks import blackbox_format
 from experiments.benchmarks.blackbox import Blackbox
@@ -165,6 +167,15 @@ def damaged(folder: Path, how: str) -> None:
     elif how == "tasks":
         metadata = json.loads((folder / "metadata.json").read_text())
         (folder / "metadata.json").write_text(json.dumps({**metadata, "task_names": ["cats"]}))
+    elif how == "twice":
+        metadata = json.loads((folder / "metadata.json").read_text())
+        (folder / "metadata.json").write_text(json.dumps({**metadata, "task_names": ["cats", "cats"]}))
+    elif how == "list":
+        (folder / "metadata.json").write_text("[]")
+    elif how == "bounds":
+        (folder / "configspace.json").write_text((folder / "configspace.json").read_text().replace('"lower"', '"least"'))
+    elif how == "words":
+        np.save(folder / "fidelities_values.npy", np.array(["one", "two", "three"]))
     elif how == "domain":
         text = (folder / "configspace.json").read_text()
         (folder / "configspace.json").write_text(text.replace('"LogUniform"', '"ReverseLogUniform"'))
@@ -173,7 +184,7 @@ def damaged(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("nan", "1 configurations have a curve with NaN cells, the first in row 2"),
+        ("nan", "1 configurations have a curve with cells that are no finite number, the first in row 2"),
         ("empty", "1 configurations have no curve at all, the first in row 2"),
         ("time", "the elapsed time must start at 0 or above and never fall"),
         ("shape", r"has shape \(2, 11, 2, 3, 2\), the other files say \(2 tasks, 12 configurations, seeds, 3 resources, 2 objectives\)"),
@@ -184,6 +195,10 @@ def damaged(folder: Path, how: str) -> None:
         ("missing", "the file configspace.json is missing"),
         ("category", "act='tanh' in hyperparameters.parquet lies outside configspace.json"),
         ("domain", "the domain Float with sampler ReverseLogUniform of 'rate' is not supported"),
+        ("list", "does not have the form that the format asks for"),
+        ("bounds", "does not have the form that the format asks for"),
+        ("twice", "lists one of the task_names twice"),
+        ("words", "its resources must be 1, 2, ..., r_max, but they are"),
     ],
 )
 def test_a_damaged_table_is_one_sentence(folder: Path, how: str, sentence: str) -> None:
@@ -191,6 +206,61 @@ def test_a_damaged_table_is_one_sentence(folder: Path, how: str, sentence: str) 
     with pytest.raises(ValueError, match=sentence) as caught:
         Blackbox(str(folder), task="cats")
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> Path:
+    """As syne-tune's script for pd1 writes it: tasks with files of their own, and curves that end early filled up with nan."""
+    table, folder = small_table(), tmp_path / "pd1"
+    blackbox_format.write(tmp_path / "whole", table)
+    folder.mkdir()
+    for name in blackbox_format.FILES[:2]:
+        shutil.copy(tmp_path / "whole" / name, folder)
+    for number, (task, count) in enumerate((("cats", 12), ("dogs", 7))):
+        values = np.array(table.values[number, :count, :1])
+        values[3, :, 1:] = np.nan
+        values[5] = np.nan
+        names = blackbox_format.files_of(task)
+        shutil.copy(tmp_path / "whole" / "fidelityspace.json", folder / names[2])
+        pq.write_table(pq.read_table(tmp_path / "whole" / "hyperparameters.parquet").slice(0, count), folder / names[3])
+        np.save(folder / names[4], np.arange(1, 4))
+        np.save(folder / names[5], values)
+    return folder
+
+
+def test_tasks_with_files_of_their_own_are_read_and_their_short_curves_fail(ragged: Path) -> None:
+    table, benchmark = small_table(), Blackbox(str(ragged), "dogs", short_curves="fail")
+    assert benchmark.pool_size == 7 and benchmark.r_max == 3
+    for row in (0, 6):
+        assert [item.metric for item in curve(benchmark, table.configs[row])] == table.values[1, row, 0, :, 0].tolist()
+    whole = [row for row in range(7) if row not in (3, 5)]
+    assert benchmark.optimum == pytest.approx(table.values[1, whole, 0, -1, 0].min())
+    short, none = (curve(benchmark, table.configs[row]) for row in (3, 5))
+    assert np.isfinite([item.metric for item in short]).tolist() == [True, False, False]
+    assert [item.seconds for item in short] == [2.0, 0.0, 0.0]
+    assert np.isnan([item.metric for item in none]).all() and all(item.seconds == 0 for item in none)
+
+
+def test_a_ragged_table_says_what_it_needs(ragged: Path) -> None:
+    with pytest.raises(ValueError, match=r"its tasks have files of their own: choose benchmark.task of cats, dogs"):
+        Blackbox(str(ragged))
+    with pytest.raises(ValueError, match=r"its tasks have files of their own: choose benchmark.task of cats, dogs"):
+        Blackbox(str(ragged), "birds")
+    with pytest.raises(ValueError, match=r"finite number, the first in row 3 \(benchmark.short_curves=fail lets trials fail where their"):
+        Blackbox(str(ragged), "cats")
+    values = np.load(ragged / "cats-objectives_evaluations.npy")
+    values[2, 0, 1, 0] = np.nan
+    np.save(ragged / "cats-objectives_evaluations.npy", values)
+    with pytest.raises(ValueError, match=r"1 configurations have a curve with cells that are no finite number, the first in row 2$"):
+        Blackbox(str(ragged), "cats", short_curves="fail")
+
+
+def test_a_space_that_the_format_cannot_say_is_refused(tmp_path: Path) -> None:
+    table = small_table()
+    space = build_space(SPACE)
+    space.add(EqualsCondition(space["width"], space["act"], "relu"))
+    with pytest.raises(ValueError, match=r"a benchmark table cannot hold this space: the format has no word for width \| act == 'relu'"):
+        blackbox_format.write(tmp_path / "table", table._replace(space=space))
 
 
 def test_writing_over_a_folder_or_a_contradiction_is_refused_and_leaves_nothing(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """A table is downloaded once from a server that speaks the Hub's protocol, checked, and never half cached."""
 
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -88,6 +89,25 @@ def test_a_table_is_downloaded_once_and_read_as_it_was_written(server: Server, t
         assert np.array_equal(remote.curve(row), local.curve(row))
     open_table()
     assert len(server.requests) == len(blackbox_format.FILES)
+
+
+@pytest.mark.skipif("MFGP_DATA_DIR" not in os.environ, reason="MFGP_DATA_DIR names no folder with the real table")
+def test_a_real_table_comes_through_unchanged(server: Server, tmp_path: Path) -> None:
+    source = Path(os.environ["MFGP_DATA_DIR"]) / "blackbox_nasbench201_200"
+    (tmp_path / "served" / "nasbench201").symlink_to(source)
+    remote, local = Blackbox("nasbench201", repository=REPOSITORY), Blackbox(str(source))
+    assert (remote.pool_size, remote.optimum) == (local.pool_size, local.optimum) and remote.pool_size == 200
+    assert all(np.array_equal(remote.curve(row), local.curve(row)) for row in range(200))
+
+
+def test_a_table_whose_tasks_have_files_of_their_own_is_fetched_by_task(server: Server, tmp_path: Path) -> None:
+    whole, own = tmp_path / "served" / "pets", tmp_path / "served" / "own"
+    own.mkdir()
+    for name, target in zip(blackbox_format.FILES, blackbox_format.files_of("cats"), strict=True):
+        (own / target).write_bytes((whole / name).read_bytes())
+    np.save(own / "cats-objectives_evaluations.npy", small_table().values[0])
+    remote, local = Blackbox("own", "cats", repository=REPOSITORY), Blackbox(str(whole), "cats")
+    assert all(np.array_equal(remote.curve(row), local.curve(row)) for row in range(12))
 
 
 def test_a_local_folder_is_preferred_to_the_hub(server: Server, tmp_path: Path) -> None:

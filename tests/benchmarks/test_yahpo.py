@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -238,6 +239,16 @@ def test_it_travels_to_a_worker() -> None:
 def test_what_does_not_exist_is_said_in_one_sentence(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Yahpo(**settings, data_dir=DATA)  # type: ignore[arg-type]
+
+
+@real_files
+@pytest.mark.parametrize(("content", "said"), [("", "is damaged"), ("[]", "must hold a JSON object, and holds")])
+def test_a_damaged_description_is_named(tmp_path: Path, content: str, said: str) -> None:
+    shutil.copytree(Path(str(DATA), "yahpo", "lcbench"), tmp_path / "yahpo" / "lcbench", ignore=shutil.ignore_patterns("*.part*"))
+    (tmp_path / "yahpo" / "lcbench" / "encoding.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"encoding.json .*{said}") as caught:
+        Yahpo(data_dir=str(tmp_path), task=3945)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:

@@ -29,6 +29,14 @@ def test_what_is_stored_is_not_computed_again(tmp_path: Path, monkeypatch: pytes
     assert all(again[study].equals(first[study]) for study in studies)
 
 
+def test_a_damaged_study_is_named_with_the_way_out(tmp_path: Path) -> None:
+    study = Study(HYPERBAND, 0)
+    run_grid([study], tmp_path, composed, say=lambda _: None)
+    (tmp_path / study.path).write_bytes(b"PAR")
+    with pytest.raises(ValueError, match=r"seed-0.parquet is damaged .*: remove it, and the study is computed again"):
+        run_grid([study], tmp_path, composed, say=lambda _: None)
+
+
 def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
     study = Study(HYPERBAND, 1)
     alone = run_grid([study], tmp_path / "alone", composed, say=lambda _: None)[study]

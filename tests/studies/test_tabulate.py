@@ -1,5 +1,6 @@
 """A design is trained once, slice by slice, and its table is the benchmark's own curves."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ def test_a_diverged_curve_holds_the_worst_value() -> None:
 def test_a_mistake_is_one_sentence(tmp_path: Path, changes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert tabulate.main([*CURVES, *arguments(tmp_path, **changes)]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif("MFGP_DATA_DIR" not in os.environ, reason="MFGP_DATA_DIR names no folder with the surrogates")
+def test_what_no_table_can_hold_is_said_before_anything_is_trained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tabulate.main(["benchmark=yahpo", "benchmark.scenario=nb301", *arguments(tmp_path)]) == 2
+    assert "a benchmark table cannot hold this space: the format has no word for " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_setting_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert tabulate.main(["benchmark=blackbox", *arguments(tmp_path)]) == 2
+    assert "error: benchmark.folder is missing: give it as benchmark.folder=..." in capsys.readouterr().err
 
 
 def test_slices_of_other_settings_are_not_mixed_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
