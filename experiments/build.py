@@ -17,6 +17,7 @@ from experiments.deadline import Deadline
 from experiments.programs import keep_programs
 from experiments.runtime import place_surrogate, trial_environment
 from schedulers.asha import AsyncHyperband
+from schedulers.encoding import Encoding
 from schedulers.searchers.random import RandomSearcher
 from schedulers.searchers.wrappers import PoolLimit, Recorded, TrialLimit, fifth
 from schedulers.types import Backend, Benchmark, Recording, Scheduler, Searcher, Slot
@@ -88,6 +89,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
     deadline = searcher if is_ahead and isinstance(searcher, Deadline) else None
     pool_size = getattr(benchmark, "pool_size", None)
     if pool_size is not None:
+        _check_grid(benchmark, pool_size)
         if budget.trials is not None and budget.trials > fifth(pool_size):
             raise ValueError(
                 f"budget.trials={budget.trials} is more than a fifth of the table's {pool_size} configurations: "
@@ -115,6 +117,14 @@ def check_complete(cfg: DictConfig) -> None:
     """Raise for a setting of the benchmark that has to be given and was not."""
     for name in sorted(OmegaConf.missing_keys(cfg.benchmark)):
         raise ValueError(f"{name} is missing: give it as {name}=... (see conf/benchmark/ for what it means)")
+
+
+def _check_grid(benchmark: Any, pool_size: int) -> None:
+    if benchmark.off_grid == "error" and Encoding(benchmark.space).size > pool_size:
+        raise ValueError(
+            f"benchmark.off_grid=error: the table's {pool_size} configurations are not all of its space, and others would be proposed; "
+            "nearest gives these the curve of the nearest one, pool makes searchers propose the table's only"
+        )
 
 
 def table_of(benchmark: Any) -> dict[str, Any]:
