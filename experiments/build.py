@@ -120,7 +120,7 @@ def check_complete(cfg: DictConfig) -> None:
 
 
 def _check_grid(benchmark: Any, pool_size: int) -> None:
-    if benchmark.off_grid == "error" and Encoding(benchmark.space).size > pool_size:
+    if getattr(benchmark, "off_grid", None) == "error" and Encoding(benchmark.space).size > pool_size:
         raise ValueError(
             f"benchmark.off_grid=error: the table's {pool_size} configurations are not all of its space, and others would be proposed; "
             "nearest gives these the curve of the nearest one, pool makes searchers propose the table's only"

@@ -1,12 +1,13 @@
-"""`python -m experiments.figures figure=2 scale=smoke`: a figure of the papers, the data behind it, and the verdict on the paper's claims.
+"""`python -m experiments.figures figure=2`: a figure of the papers, the data behind it, and the verdict on the paper's claims.
 
 figure     which one (conf/figure/<figure>.yaml)
-scale      smoke: minutes of simulated time, two seeds; paper: 30 seeds over the figure's whole time
+scale      paper (default): 30 seeds over the figure's whole time; smoke: minutes of simulated time, two seeds, nothing is judged
 out        where figures/, and data/ with parquet and verdicts, are written (default outputs/figures)
 store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
 panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier
 earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
+together   how many seeds advance in lock step, their models' suggestions in one call (default 1); device=gpu: on the accelerator
 part       k/n: compute only the k-th of the figure's studies, from 0, and every n-th after it; draw nothing (see experiments.part)
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 from experiments.runtime import prepare_environment
 
 DEFAULTS = {
-    "scale": "smoke",
+    "scale": "paper",
     "out": "outputs/figures",
     "store": "outputs/studies",
     "processes": "0",
@@ -29,15 +30,19 @@ DEFAULTS = {
     "panels": "",
     "earlier": "",
     "part": "",
+    "together": "1",
+    "device": "cpu",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     prepare_environment()
-    os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["NPROC"] = "1"  # also where studies run in this process: their bits depend on the number of threads
     try:
-        print(make(_settings(sys.argv[1:] if arguments is None else arguments)))
+        settings = _settings(sys.argv[1:] if arguments is None else arguments)
+        if settings["device"] == "cpu":
+            os.environ["JAX_PLATFORMS"] = "cpu"
+        print(make(settings))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -69,6 +74,8 @@ def make(settings: dict[str, str]) -> str:
         store=Path(settings["store"]),
         processes=int(settings["processes"]) or os.cpu_count() or 1,
         compose=composed,
+        together=int(settings["together"]),
+        device=settings["device"],
         tasks=_read("tasks"),
         methods=_read("methods"),
     )
@@ -99,9 +106,11 @@ def _settings(arguments: list[str]) -> dict[str, str]:
         raise ValueError(f"figure={settings.get('figure', '')} does not exist; choose {', '.join(figure_names())}")
     if settings["scale"] not in ("smoke", "paper"):
         raise ValueError(f"scale={settings['scale']} is unknown: choose smoke or paper")
-    for key in ("processes", "seeds"):
-        if not settings[key].isdigit():
+    for key in ("processes", "seeds", "together"):
+        if not settings[key].isdigit() or (key == "together" and settings[key] == "0"):
             raise ValueError(f"{key}={settings[key]} must be a whole number")
+    if settings["device"] not in ("cpu", "gpu"):
+        raise ValueError(f"device={settings['device']} is unknown: choose cpu or gpu")
     if settings["panels"] == "none" and not settings["earlier"]:
         raise ValueError("panels=none goes with earlier=...: there would be nothing in the figure")
     if settings["panels"] not in ("", "none") and not all(part.isdigit() for part in settings["panels"].split(",")):

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -142,17 +142,24 @@ def run_grid(
     compose: Callable[[Sequence[str]], Any],
     processes: int = 1,
     say: Callable[[str], None] = print,
+    together: int = 1,
 ) -> dict[Study, pa.Table]:
     """The events of every study, from the store where they are there already. `compose` makes a configuration of overrides.
 
-    Studies of one set of overrides are handed out together, so that a process compiles its programs once.
+    Studies of one set of overrides are handed out together, so that a process compiles its programs once. Of those with a model, as many
+    seeds as `together` says advance in lock step in this process (see `experiments.lockstep`), for accelerators.
     """
     wanted = list(dict.fromkeys(studies))
     todo = [study for study in wanted if not is_stored(study, store)]
     say(f"{len(wanted)} studies, {len(wanted) - len(todo)} of them stored in {store}")
     configs = {overrides: compose(overrides) for overrides in dict.fromkeys(study.overrides for study in todo)}
     began = time.perf_counter()
-    if processes == 1:
+    if together > 1:
+        groups = _groups(todo, configs, together)
+        for number, group in enumerate(groups, 1):
+            _simulate_group(group, store, configs[group[0].overrides])
+            _progress(say, number, len(groups), began)
+    elif processes == 1:
         for number, study in enumerate(todo, 1):
             _simulate_and_store(study, store, configs[study.overrides])
             _progress(say, number, len(todo), began)
@@ -167,6 +174,31 @@ def run_grid(
     if others:
         say(f"some of these studies were made by other code ({', '.join(others)}; this is {commit()}): remove {store} to compute them anew")
     return tables
+
+
+def _groups(todo: Sequence[Study], configs: Mapping[tuple[str, ...], Any], size: int) -> list[list[Study]]:
+    """Studies of one configuration, `size` at a time where they have a model."""
+    groups = []
+    for overrides, cfg in configs.items():
+        mine = [study for study in todo if study.overrides == overrides]
+        width = size if has_model(cfg) else 1
+        groups += [mine[start : start + width] for start in range(0, len(mine), width)]
+    return groups
+
+
+def has_model(cfg: Any) -> bool:
+    """Whether a study's searcher asks for suggestions in the way that lock step answers (searcher=gp and its relatives)."""
+    return "num_fantasies" in cfg.searcher and "acquisition" in cfg.searcher
+
+
+def _simulate_group(group: Sequence[Study], store: Path, cfg: Any) -> None:
+    from experiments.lockstep import simulate_together
+
+    if len(group) == 1:
+        return _simulate_and_store(group[0], store, cfg)
+    tables = simulate_together(cfg, [study.seed for study in group], len(group))
+    for study, table in zip(group, tables, strict=True):
+        _store(study, store, table)
 
 
 def made_by(table: pa.Table) -> str:

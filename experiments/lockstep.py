@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import mfgp
-from experiments.grid import simulate
+from experiments.grid import has_model, simulate
 from experiments.overrides import made
 from schedulers.searchers.gp import Request
 
@@ -90,7 +90,7 @@ def together(
 
 def simulate_together(cfg: Any, seeds: Sequence[int], width: int) -> list[Any]:
     """`grid.simulate` of each seed, at most `width` in lock step at a time on the device."""
-    if "num_fantasies" not in cfg.searcher or "acquisition" not in cfg.searcher:
+    if not has_model(cfg):
         raise ValueError(f"lock step is for searcher=gp and its relatives: {cfg.searcher._target_} asks no model in this way")
     surrogate, acquisition = made(cfg.searcher.surrogate), made(cfg.searcher.acquisition)
 

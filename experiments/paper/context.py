@@ -56,6 +56,8 @@ class Context:
     tasks: Mapping[str, Any]
     methods: Mapping[str, Sequence[str]]
     say: Callable[[str], None] = print
+    together: int = 1  # how many seeds advance in lock step
+    device: str = "cpu"  # where their models compute
     made_by: set[str] = field(default_factory=set)  # the commits of the studies that were used
 
     def num_seeds(self, of_paper: int = 30) -> int:
@@ -65,9 +67,9 @@ class Context:
         """The events of every study. Raises PartDone where only a part of them was asked for."""
         if self.part is not None:
             first, step = self.part
-            run_grid(list(dict.fromkeys(studies))[first::step], self.store, self.compose, self.processes, self.say)
+            run_grid(list(dict.fromkeys(studies))[first::step], self.store, self.compose, self.processes, self.say, self.together)
             raise PartDone(f"part {first} of {step} of figure {self.name}'s studies is in {self.store}")
-        tables = run_grid(studies, self.store, self.compose, self.processes, self.say)
+        tables = run_grid(studies, self.store, self.compose, self.processes, self.say, self.together)
         self.made_by.update(map(made_by, tables.values()))
         return tables
 
@@ -76,6 +78,8 @@ class Context:
         limits = [f"budget.seconds={'null' if seconds is None else f'{seconds:g}'}", "budget.trials=null"]
         model = self.tasks[task].get("model", []) if "searcher=gp" in self.methods[method] else []
         given = ["backend=simulated", f"workers={workers}", *limits, *self.tasks[task]["overrides"], *self.methods[method], *model, *more]
+        if self.device != "cpu" and "searcher=gp" in self.methods[method]:
+            given.append(f"surrogate_device={self.device}")
         latest = {override.split("=")[0]: override for override in given}
         return Study(tuple(sorted(latest.values())), seed)
 
@@ -94,13 +98,20 @@ class Context:
 
     def earlier_data(self) -> pa.Table:
         """The numbers behind an earlier picture, as `write_data` left them in `earlier`."""
+        self.made_by.update(self.earlier_about()["studies"])
+        return pq.read_table(self._earlier_path())
+
+    def earlier_about(self) -> dict[str, Any]:
+        """What `write_data` noted about them."""
+        found: dict[str, Any] = json.loads(pq.read_schema(self._earlier_path()).metadata[b"figure"])
+        return found
+
+    def _earlier_path(self) -> Path:
         assert self.earlier is not None
         path = self.earlier / self._file("parquet")
         if not path.is_file():
             raise ValueError(f"earlier={self.earlier} has no {path.name}: name the folder that holds this figure's data at this scale")
-        table = pq.read_table(path)
-        self.made_by.update(json.loads(table.schema.metadata[b"figure"])["studies"])
-        return table
+        return path
 
     def write_verdicts(self, title: str, claims: Sequence[Claim], notes: Sequence[str], tables: Sequence[str] = ()) -> str:
         """The verdict table as Markdown, and further `tables` below its notes, written and returned."""

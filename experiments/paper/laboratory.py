@@ -40,7 +40,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     for panel in context.panels or ():
         if panel not in everything:
             raise ValueError(f"panels={panel} does not exist: the laboratory has the traces 0 to {len(everything) - 1}")
-    chosen = range(1) if is_smoke else context.panels or everything
+    chosen = context.panels or (range(1) if is_smoke else everything)
     names = spec["smoke_surrogates"] if is_smoke else surrogate_names()
     work = []
     for number in chosen:

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from experiments.grid import Incumbents, Study, incumbents
+from experiments.grid import Incumbents, Study, incumbents, metadata
 from experiments.paper.context import Context
 from experiments.paper.judged import at_all_times, judge, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
@@ -36,12 +36,14 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     runs = {key: incumbents(events[study]) for key, study in studies.items()} | _earlier(spec, chosen, context)
     runs = dict(sorted(runs.items(), key=lambda item: item[0][0]))
     panels = {number: _panel(spec["panels"][number], number, runs, context) for number, _, _ in runs}
+    counts = _counts(studies, events, panels) | _earlier_counts(panels, chosen, context)
     share_optimum(list(panels.values()))
     context.save(draw(spec, list(panels.values()), context.scale == "smoke"))
-    context.write_data(_data(panels, runs), {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}})
+    about = {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}, "counts": counts}
+    context.write_data(_data(panels, runs), about)
     compared = [(claim, panels[number]) for claim in spec["claims"] for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
-    notes = _notes(spec, list(panels.values()), context)
+    notes = _notes(spec, list(panels.values()), counts, context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     left_out += [f"{method} with {w} workers" for number in panels for method, w in spec["panels"][number].get("left_out", [])]
     if left_out:
@@ -114,10 +116,34 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
     return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], best, finals, tests, several)
 
 
-def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], context: Context) -> list[str]:
+def _counts(
+    studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel]
+) -> dict[str, dict[str, list[float]]]:
+    """By panel and line: how many configurations were started, and how many trained to r_max; medians over seeds."""
+    found: dict[str, dict[str, list[Any]]] = {}
+    for (number, line, _), study in studies.items():
+        table = events[study]
+        full = table.filter(pc.equal(table["r"], metadata(table)["r_max"]))
+        counts = [pc.count_distinct(rows["trial"]).as_py() for rows in (table, full)]
+        found.setdefault(panels[number].name, {}).setdefault(panels[number].name_of(line), []).append(counts)
+    return {panel: {line: np.median(each, axis=0).tolist() for line, each in lines.items()} for panel, lines in found.items()}
+
+
+def _earlier_counts(panels: Mapping[int, Panel], chosen: Sequence[int], context: Context) -> Counts:
+    """The same of the panels that are not computed now, where the data has them."""
+    known = {} if context.earlier is None else context.earlier_about().get("counts", {})
+    return {panel.name: known[panel.name] for number, panel in panels.items() if number not in chosen and panel.name in known}
+
+
+def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, Any], context: Context) -> list[str]:
     seeds = context.num_seeds()
     notes = [f"{seeds} paired seeds{'' if context.scale == 'paper' and seeds >= 30 else ' (the paper scale has 30)'}, decision time zero."]
-    return [*notes, *map(medians, panels), *spec.get("notes", [])]
+    for panel in panels:
+        notes.append(medians(panel))
+        if panel.name in counts:
+            each = ", ".join(f"{line} {started:g}/{full:g}" for line, (started, full) in counts[panel.name].items())
+            notes.append(f"{panel.name}, configurations started/trained to r_max in the median: {each}.")
+    return [*notes, *spec.get("notes", [])]
 
 
 def _data(panels: Mapping[int, Panel], runs: Mapping[Any, Any]) -> pa.Table:

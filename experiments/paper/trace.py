@@ -76,7 +76,8 @@ def _tables(table: pa.Table) -> tuple[pa.Table, pa.Table]:
         if row["kind"] == "report":
             trial |= {"r": row["r"], "ended": row["time"]}
             if row["metric"] is not None:
-                trial["best_metric"] = min(row["metric"], trial["best_metric"] or row["metric"])
+                best = trial["best_metric"]
+                trial["best_metric"] = row["metric"] if best is None else min(row["metric"], best)
     return pa.table(columns), pa.Table.from_pylist(list(trials.values()))
 
 

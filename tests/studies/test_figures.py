@@ -149,7 +149,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=2", "panels=none"], "panels=none goes with earlier=...: there would be nothing in the figure"),
         (["figure=2", "part=2/2"], "part=2/2 must be k/n, as in part=0/4 to part=3/4"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
-        (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=smoke"),
+        (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=paper"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_sentence(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,14 @@ def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
     assert alone.equals(together)
 
 
+def test_seeds_in_lock_step_fill_the_store_with_what_they_find_alone(tmp_path: Path) -> None:
+    model = (*BASE[:2], "budget.trials=9", *BASE[3:], "searcher=gp", "searcher.num_init_random=3")
+    studies = [Study(overrides, seed) for overrides in (model, HALVING) for seed in (0, 1, 2)]
+    alone = run_grid(studies, tmp_path / "alone", composed, say=lambda _: None)
+    together = run_grid(studies, tmp_path / "together", composed, say=lambda _: None, together=2)
+    assert all(alone[study].equals(together[study]) for study in studies)
+
+
 def test_a_study_of_other_code_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, said = Study(HALVING, 0), list[str]()
     assert grid.made_by(run_grid([study], tmp_path, composed, say=said.append)[study]) == commit()
