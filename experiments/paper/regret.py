@@ -116,9 +116,10 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
     return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], best, finals, tests, several)
 
 
-def _counts(
-    studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel]
-) -> dict[str, dict[str, list[float]]]:
+Counts = dict[str, dict[str, list[float]]]
+
+
+def _counts(studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel]) -> Counts:
     """By panel and line: how many configurations were started, and how many trained to r_max; medians over seeds."""
     found: dict[str, dict[str, list[Any]]] = {}
     for (number, line, _), study in studies.items():
