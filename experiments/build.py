@@ -104,7 +104,7 @@ def build(cfg: DictConfig, folder: Path, recording: Recording, answer: Callable[
         raise ValueError(f"budget.reports={budget.reports} ends before the first milestone: it must be at least r_min={levels[0]}")
     settings: dict[str, Any] = {"deadline": budget.seconds}
     if is_simulated:
-        settings["decided"] = [event.decide_seconds for event in recording.events if event.kind != "retry"]
+        settings["recorded_decisions"] = [event.decide_seconds for event in recording.events if event.kind != "retry"]
     else:
         settings |= {"folder": folder, "environment": environment}
     bound = _bound(backend, benchmark, num_workers, settings)

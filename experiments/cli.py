@@ -6,6 +6,7 @@ import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -56,12 +57,28 @@ def merged(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path | No
     if cfg.resume is None:
         return cfg, None
     folder = Path(cfg.resume)
-    kept = folder / SETTINGS  # Hydra's own copy is that of the last launch
-    earlier = OmegaConf.load(kept if kept.exists() else folder / ".hydra" / "config.yaml")
-    changed = [text for text in overrides if text.startswith(MAY_CHANGE[:-1])]
-    result = OmegaConf.merge(earlier, OmegaConf.from_dotlist(changed))
+    changed = [text.lstrip("+") for text in overrides if text.lstrip("+").startswith(MAY_CHANGE[:-1])]
+    result = OmegaConf.merge(earlier_settings(folder), OmegaConf.from_dotlist(changed))
     assert isinstance(result, DictConfig)
     return result, folder
+
+
+def earlier_settings(folder: Path) -> Any:
+    """Those of the study in `folder`; Hydra's own copy is that of the last launch there, which may have been another."""
+    kept = folder / SETTINGS
+    return OmegaConf.load(kept if kept.exists() else folder / ".hydra" / "config.yaml")
+
+
+def _known(override: str, settings: Any) -> str:
+    """`override`, if the study has such a setting."""
+    name = override.partition("=")[0]
+    names = _flatten(OmegaConf.to_container(settings), "")
+    if not name.startswith("backend."):
+        names += _known_keys()  # a study of an earlier version may lack some
+    if name not in names:
+        close = get_close_matches(name, names, 1)
+        raise UserError(f"{override}: this study has no setting {name}" + (f"; did you mean {close[0]}?" if close else ""))
+    return override
 
 
 def _resume_arguments(argv: list[str]) -> list[str]:
@@ -77,8 +94,11 @@ def _resume_arguments(argv: list[str]) -> list[str]:
                 "surrogate_device can; start a new study for the rest"
             )
     rest = [argument for argument in argv if argument != text]
-    _compose(rest)
-    return [*rest, f"resume={folder}", f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    _compose([argument for argument in rest if argument.startswith("hydra.")])
+    changed = [_known(argument.lstrip("+"), earlier_settings(folder)) for argument in rest if not argument.startswith(("hydra.", "-"))]
+    rest = [argument for argument in rest if argument.startswith(("hydra.", "-"))]
+    # Hydra composes them with the default choices, which need not have these settings; `merged` has the study's own.
+    return [*rest, *(f"++{argument}" for argument in changed), f"resume={folder}", f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
 
 
 def _compose(overrides: list[str]) -> DictConfig:

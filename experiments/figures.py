@@ -59,6 +59,8 @@ def make(settings: dict[str, str]) -> str:
     kinds |= {"laboratory": laboratory, "fidelities": fidelities}
     name, scale = settings["figure"], settings["scale"]
     spec = _read(name)
+    if settings["part"] and spec["kind"] in ("laboratory", "fidelities", "brackets"):
+        raise ValueError(f"part={settings['part']}: figure {name} is not made of studies")
     if settings["panels"] and spec["kind"] not in ("regret", "laboratory"):
         raise ValueError(f"panels={settings['panels']}: figure {name} has no panels to choose from")
     if settings["earlier"] and spec["kind"] != "regret":
@@ -72,7 +74,7 @@ def make(settings: dict[str, str]) -> str:
         part=_part(settings["part"]) if settings["part"] else None,
         out=Path(settings["out"]),
         store=Path(settings["store"]),
-        processes=int(settings["processes"]) or os.cpu_count() or 1,
+        processes=1 if settings["device"] == "gpu" else int(settings["processes"]) or os.cpu_count() or 1,
         compose=composed,
         together=int(settings["together"]),
         device=settings["device"],

@@ -61,18 +61,24 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
     from experiments import compilation
     from experiments.build import build
     from experiments.display import Display
-    from schedulers.journal import Journal, read
+    from schedulers.journal import Journal, hold, read
 
-    standing = Standing.UNFINISHED if is_resumed else standing_of(cfg, folder, HydraConfig.get().mode is RunMode.MULTIRUN)
-    if standing is Standing.FINISHED:
-        print(f"{folder} holds this study already: nothing is run")
-        return _objective(summary_of(folder))
-    recording = Recording(list(read(folder)) if standing is Standing.UNFINISHED else [])
-    parts = build(cfg, folder, recording)
-    if standing is Standing.NEW:
+    is_sweep = HydraConfig.get().mode is RunMode.MULTIRUN
+    lock = hold(folder)
+    try:
+        standing = Standing.UNFINISHED if is_resumed else standing_of(cfg, folder, is_sweep)
+        if standing is Standing.FINISHED:
+            print(f"{folder} holds this study already: nothing is run")
+            lock.close()
+            return _objective(summary_of(folder))
+        recording = Recording(list(read(folder)) if standing is Standing.UNFINISHED else [])
+        parts = build(cfg, folder, recording)
         keep_settings(cfg, folder)
+    except BaseException:
+        lock.close()
+        raise
     compilation.watch()
-    journal = Journal(folder, SIMULATED_BATCH if parts.is_simulated else 1)
+    journal = Journal(folder, SIMULATED_BATCH if parts.is_simulated else 1, lock)
     metric = getattr(parts.benchmark, "metric_name", "metric")
     budget = vars(parts.budget)
     notes = _Notes()
@@ -89,6 +95,8 @@ def _run(cfg: DictConfig, folder: Path, is_resumed: bool) -> float | None:
             what = "the study is over, but its tables and figures could not be written"
             raise RuntimeError(f"{what} ({error}): its journal is kept; see to that, then write them with resume={folder}") from error
         _say_goodbye(display, folder, parts, notes, interrupted)
+    if interrupted and is_sweep:
+        raise KeyboardInterrupt  # the studies after it are not to begin
     return _objective(summary)
 
 

@@ -24,12 +24,17 @@ class Standing(Enum):
 
 
 def standing_of(cfg: DictConfig, folder: Path, is_sweep: bool) -> Standing:
-    """What has become of the study `cfg` in its folder. Raises ValueError where that holds a study that it must not touch."""
+    """What has become of the study `cfg` in its folder; to be asked under the journal's lock.
+
+    Raises ValueError where that holds a study that it must not touch.
+    """
     if not (folder / FILE_NAME).exists() or next(iter(read(folder)), None) is None:
         return Standing.NEW
     if not is_sweep:
         raise ValueError(f"hydra.run.dir={folder} holds a study already: go on with it (resume={folder}), or choose another folder")
-    if not (folder / SETTINGS).exists() or _settings(OmegaConf.load(folder / SETTINGS)) != _settings(cfg):
+    if not (folder / SETTINGS).exists():
+        raise ValueError(f"{folder} holds a study of an earlier version, which kept no {SETTINGS}: go on with it by resume={folder}")
+    if _settings(OmegaConf.load(folder / SETTINGS)) != _settings(cfg):
         raise ValueError(
             f"{folder} holds a study with other settings: choose another hydra.sweep.dir, or name the folders after the settings, as in "
             "'hydra.sweep.subdir=${hydra.job.override_dirname}'"

@@ -89,13 +89,16 @@ def excess_difference(
 def time_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], horizon: float, optimum: float, floor: float) -> tuple[Interval, float]:
     """log10 of the time that a takes over the time that b takes to the regret which b has, in the median, at half the horizon.
 
-    Negative: a is faster. A run that never gets there counts with the horizon. The regret comes second.
+    Negative: a is faster. A run that never gets there counts with the horizon (two of a pair that do not, as equal). The regret comes
+    second. Nothing is compared if some run of b has no result by then.
     """
     half = np.array([horizon / 2])
-    target = float(np.nanmedian([run.at(half)[0] for run in b.values()]))
+    target = max(float(np.median([run.at(half)[0] for run in b.values()])), optimum + floor)
+    if not math.isfinite(target):
+        return bootstrap(np.empty(0)), math.nan
     pairs = [[min(run[seed].reaches(target), horizon) for run in (a, b)] for seed in sorted(a.keys() & b.keys())]
     times = np.array(pairs).reshape(-1, 2)
-    return bootstrap(np.log10(times[:, 0] / times[:, 1])), max(target - optimum, floor)
+    return bootstrap(np.log10(times[:, 0] / times[:, 1])), target - optimum
 
 
 def verdict(relation: Relation, found: Interval, is_stand_in: bool) -> str:

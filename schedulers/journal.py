@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from schedulers.history import State
 from schedulers.run import again
@@ -24,22 +24,30 @@ class JournalError(RuntimeError):
     """The journal cannot be used; the message says why and what was kept."""
 
 
+def hold(folder: str | Path) -> IO[str]:
+    """The lock of the journal in `folder`, held until it is closed. Raises JournalError when another process has it."""
+    lock = (Path(folder) / f"{FILE_NAME}.lock").open("a")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        path = Path(folder) / FILE_NAME
+        said = f"{path} is being written by another process: wait for that study, or end it; nothing in it was changed"
+        raise JournalError(said) from None
+    return lock
+
+
 class Journal:
     """The events of one study in `folder`. With `batch` > 1 commits are rarer, for simulations that can repeat what was lost.
 
-    Raises JournalError when another process writes it, or when it is damaged.
+    `lock`: of `hold`, if the caller has it already; it is closed with the journal. Raises JournalError when another process writes it, or
+    when it is damaged.
     """
 
-    def __init__(self, folder: str | Path, batch: int = 1) -> None:
+    def __init__(self, folder: str | Path, batch: int = 1, lock: IO[str] | None = None) -> None:
         self.path = Path(folder) / FILE_NAME
         self._batch, self._uncommitted = batch, 0
-        self._lock = (Path(folder) / f"{FILE_NAME}.lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            said = f"{self.path} is being written by another process: wait for that study, or end it; nothing in it was changed"
-            raise JournalError(said) from None
+        self._lock = lock or hold(folder)
         try:
             self._db = sqlite3.connect(self.path, isolation_level=None)
             self._db.execute("PRAGMA journal_mode=WAL")

@@ -155,7 +155,9 @@ class Backend(Protocol):
     """Owns time, workers and processes."""
 
     def idle(self) -> Sequence[int]:
-        """The workers that can be given a job now, in the order in which they should be used."""
+        """The workers that can be given a job now, in the order in which they should be used; a simulated clock moves to when there is one,
+        if nothing else happens before.
+        """
         ...
 
     def start(self, job: Job, worker: int) -> None: ...

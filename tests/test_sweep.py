@@ -1,13 +1,17 @@
 """A sweep through one of Hydra's launchers: launched again, it skips what is finished, goes on with what is not, and destroys nothing."""
 
 import json
+import re
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from schedulers.journal import hold
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDY = ["backend=simulated", "benchmark=curves", "searcher=random", "budget.trials=12"]
@@ -49,11 +53,19 @@ def test_a_folder_with_another_study_is_left_alone(sweep):
     folder, arguments = sweep
     before = events(folder / "0")
     other = launch(*arguments, "budget.trials=13")
-    assert f"error: {folder / '0'} holds a study with other settings: choose another hydra.sweep.dir" in other.stderr
+    assert re.search(rf"error: {folder}/[01] holds a study with other settings: choose another hydra.sweep.dir", other.stderr)
+    assert other.returncode != 0
     single = launch(*STUDY, "seed=5", f"hydra.run.dir={folder / '0'}")
     assert single.returncode == 2
     assert f"error: hydra.run.dir={folder / '0'} holds a study already: go on with it (resume={folder / '0'})" in single.stderr
     assert events(folder / "0") == before
     # Hydra has written the other settings over those of the study, which keeps its own.
+    with closing(hold(folder / "0")):  # nor do those of a launch while the study runs
+        busy = launch(*STUDY, "seed=5", f"hydra.run.dir={folder / '0'}")
+    assert "is being written by another process" in busy.stderr
+    assert "seed: 0" in (folder / "0" / "settings.yaml").read_text()
     assert launch(f"resume={folder / '0'}", "budget.trials=14").returncode == 0
     assert events(folder / "0")[: len(before)] == before and len(events(folder / "0")) > len(before)
+    assert "trials: 14" in (folder / "0" / "settings.yaml").read_text()
+    odd = launch(f"resume={folder / '0'}", "backend.pol_interval=5")
+    assert odd.returncode == 2 and "this study has no setting backend.pol_interval; did you mean backend.poll_interval?" in odd.stderr

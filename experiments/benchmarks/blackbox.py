@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Blackbox:
             self.space.pool = table.configs  # type: ignore[attr-defined]
         values = table.values[table.task_names.index(self.task)]
         self._metrics, self._elapsed = (np.asarray(values[..., names.index(name)], np.float64) for name in (self.metric, elapsed))
+        self._metrics = np.where(np.isfinite(self._elapsed), self._metrics, np.nan)  # what took no known time did not happen
         self._seeds = self._usable_seeds(short_curves == "fail")
         self._columns = {name: _places(table, name) for name in self.space}
         best = np.min if mode == "min" else np.max
@@ -130,10 +132,11 @@ def _find(folder: str, data_dir: str | None, repository: str | None, task: str |
     if repository is not None:
         try:
             return fetch(repository, folder, blackbox_format.FILES)
-        except Missing:
-            if task is None:
-                raise
-            return fetch(repository, folder, blackbox_format.files_of(task))  # every task may have files of its own
+        except Missing as missing:
+            if task is not None:  # every task may have files of its own
+                with suppress(Missing):
+                    return fetch(repository, folder, blackbox_format.files_of(task))
+            raise missing
     raise ValueError(
         f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} "
         "(see data_dir, or name a benchmark.repository)"

@@ -41,7 +41,8 @@ def fetch(repository: str, folder: str, files: Sequence[str], revision: str = "m
             )
         except Exception as error:  # the network's, the server's, huggingface_hub's own: the way out is the same
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            kind = Missing if "EntryNotFound" in type(error).__name__ else ValueError
+            is_missing = type(error).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError")  # there is a local one, of the cache
+            kind = Missing if is_missing else ValueError
             raise kind(
                 f"benchmark.folder={folder!r}: {name} is not cached and could not be fetched from the dataset {repository!r} "
                 f"({reason[:200]}); put the folder's files below data_dir, or go online once"

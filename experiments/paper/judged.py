@@ -19,13 +19,13 @@ def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
     slower. With `beyond`, a baseline for each, it is about what they lose to these.
     """
     first, second = panel.line(claim["first"]), panel.line(claim["second"])
-    if first not in panel.runs or second not in panel.runs:
+    baselines = [panel.line(end) for end in claim.get("beyond", [])]
+    if any(line not in panel.runs for line in (first, second, *baselines)):
         return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
     a, b = panel.runs[first], panel.runs[second]
     relation, when = claim["relation"], claim.get("at", 1.0)
     names = [panel.name_of(first), panel.name_of(second)]
-    if "beyond" in claim:
-        baselines = [panel.line(end) for end in claim["beyond"]]
+    if baselines:
         without_a, without_b = (panel.runs[line] for line in baselines)
         found = excess_difference(a, without_a, b, without_b, when * panel.seconds, panel.optimum, panel.floor)
         said = f"log10 regret beyond the baselines' at {when:g} of the time: {_interval(found)}"
@@ -57,15 +57,16 @@ def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
             continue
         a, b = panel.runs[first], panel.runs[second]
         found = [regret_difference(a, b, share * panel.seconds, panel.optimum, panel.floor) for share in SHARES]
+        optimum = min(_final_optimum(other) for other in panels.values() if other.task == panel.task)
         found.append(time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)[0])
-        found.append(regret_difference(panel.finals[first], panel.finals[second], panel.seconds, _final_optimum(panel), panel.floor))
+        found.append(regret_difference(panel.finals[first], panel.finals[second], panel.seconds, optimum, panel.floor))
         rows.append(f"| {name}: {panel.name_of(first)} against {panel.name_of(second)} | {' | '.join(map(_interval, found))} |")
     return "\n".join(rows) if len(rows) > 2 else ""
 
 
 def medians(panel: Panel) -> str:
     """A sentence: every line's median regret at the end."""
-    at_end = [f"{panel.name_of(line)} {10 ** np.median(_final_regrets(panel, line)):.3g}" for line in panel.lines]
+    at_end = [f"{panel.name_of(line)} {10 ** np.median(_regrets_at_end(panel, line)):.3g}" for line in panel.lines]
     return f"{panel.name}, median regret after {panel.seconds:g} s against {panel.optimum:.5g}: {', '.join(at_end)}."
 
 
@@ -87,10 +88,11 @@ def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
 
 def _final_optimum(panel: Panel) -> float:
     """The lowest of the final values, and of all others: a curve may end higher than it was."""
-    return min(panel.optimum, *(float(run.best.min()) for runs in panel.finals.values() for run in runs.values() if len(run.best)))
+    finals = np.concatenate([run.best for runs in panel.finals.values() for run in runs.values()])
+    return min(panel.optimum, float(np.min(finals, where=np.isfinite(finals), initial=np.inf)))
 
 
-def _final_regrets(panel: Panel, line: Line) -> np.ndarray:
+def _regrets_at_end(panel: Panel, line: Line) -> np.ndarray:
     final = np.array([run.at(np.array([panel.seconds]))[0] for run in panel.runs[line].values()])
     return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
 

@@ -39,7 +39,8 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     counts = _counts(studies, events, panels) | _earlier_counts(panels, chosen, context)
     share_optimum(list(panels.values()))
     context.save(draw(spec, list(panels.values()), context.scale == "smoke"))
-    about = {"title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}, "counts": counts}
+    settings = {panels[number].name: _settings(spec["panels"][number], context) for number in panels}
+    about = {"settings": settings, "title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}, "counts": counts}
     context.write_data(_data(panels, runs), about)
     compared = [(claim, panels[number]) for claim in spec["claims"] for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
@@ -88,11 +89,13 @@ def _earlier(spec: Mapping[str, Any], chosen: Sequence[int], context: Context) -
     """What an earlier run found for the panels that are not computed now: of those that are in its data, every line and seed."""
     if context.earlier is None:
         return {}
-    table, found = context.earlier_data(), {}
+    table, settings, found = context.earlier_data(), context.earlier_about().get("settings", {}), {}
     for number, panel in enumerate(spec["panels"]):
         rows = table.filter(pc.equal(table["panel"], panel["name"]))
         if number in chosen or not len(rows):
             continue
+        if settings.get(panel["name"]) != _settings(panel, context):
+            raise ValueError(f"earlier={context.earlier} has panel {number} ({panel['name']}) with other settings: compute it anew")
         for line, seed in _studies(panel, context):
             wanted = {"method": line.method, "workers": line.workers, "seed": seed}
             mine = rows.filter(np.all([rows[name].to_numpy() == value for name, value in wanted.items()], axis=0))
@@ -101,6 +104,12 @@ def _earlier(spec: Mapping[str, Any], chosen: Sequence[int], context: Context) -
                 raise ValueError(f"earlier={context.earlier} has panel {number} ({panel['name']}) without {which}: compute it anew")
             found[number, line, seed] = Incumbents(*(mine[name].to_numpy() for name in Incumbents._fields))
     return found
+
+
+def _settings(panel: Mapping[str, Any], context: Context) -> str:
+    """A digest of all that fixes the runs of a panel but their seeds."""
+    studies = _studies(panel, context)
+    return Study(tuple(sorted({f"{line} {study.path.parent}" for (line, _), study in studies.items()})), 0).path.parent.name
 
 
 def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], context: Context) -> Panel:
@@ -124,7 +133,8 @@ def _counts(studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], pane
     found: dict[str, dict[str, list[Any]]] = {}
     for (number, line, _), study in studies.items():
         table = events[study]
-        full = table.filter(pc.equal(table["r"], metadata(table)["r_max"]))
+        is_full = pc.and_(pc.equal(table["r"], metadata(table)["r_max"]), pc.is_valid(table["metric"]))  # jobs have no metric
+        full = table.filter(is_full)
         counts = [pc.count_distinct(rows["trial"]).as_py() for rows in (table, full)]
         found.setdefault(panels[number].name, {}).setdefault(panels[number].name_of(line), []).append(counts)
     return {panel: {line: np.median(each, axis=0).tolist() for line, each in lines.items()} for panel, lines in found.items()}
@@ -138,7 +148,9 @@ def _earlier_counts(panels: Mapping[int, Panel], chosen: Sequence[int], context:
 
 def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, Any], context: Context) -> list[str]:
     seeds = context.num_seeds()
-    notes = [f"{seeds} paired seeds{'' if context.scale == 'paper' and seeds >= 30 else ' (the paper scale has 30)'}, decision time zero."]
+    of_paper = spec.get("seeds", 30)
+    is_whole = context.scale == "paper" and seeds >= of_paper
+    notes = [f"{seeds} paired seeds{'' if is_whole else f' (the paper scale has {of_paper})'}, decision time zero."]
     for panel in panels:
         notes.append(medians(panel))
         if panel.name in counts:

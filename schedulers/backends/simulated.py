@@ -15,6 +15,7 @@ import numpy as np
 from schedulers.backends.trial import Segment
 from schedulers.types import Benchmark, Job, Report
 
+ROUNDING = 1e-9  # of an interval: a result that is due at a look is seen then, whatever its sum of seconds was rounded to
 RESULT, FREE = 0, 1  # at the same time a result comes first, so that who asks for a job knows of it
 
 
@@ -24,7 +25,7 @@ class _Running:
     job: Job
     worker: int
     start: int  # the how-manieth of this trial
-    until: int  # the resource up to which it trains without waiting for answers
+    until: int  # the resource from which on it waits for an answer to every report
     trained: float = 0.0  # when the training for the last report ended; the report may have come later
     r: int = 0
     has_failed: bool = False
@@ -35,7 +36,8 @@ class SimulatedBackend:
 
     Events come in the order of (time, results before workers that get free, number of trial or worker), and a free worker is given a
     job when all results of that time are known. A trial's next event exists only once it was told to go on, so a stopped trial leaves
-    nothing behind. After `deadline` seconds nothing is delivered and nothing begins. Every delay is in seconds:
+    nothing behind. After `deadline` seconds nothing is delivered and no decision begins; one that was begun is finished, and its trial
+    started in vain. Every delay is in seconds:
 
     start_cost      before a new trial begins to train; resume_cost: before one that was paused or has died does (None: as start_cost)
     stop_latency    until the worker of a trial that was stopped on its way is free; one that has ended or died leaves at once
@@ -45,8 +47,8 @@ class SimulatedBackend:
     failure_prob    the probability that a trial dies on its way to any one result, at some moment of it; a function of `seed`, trial,
                     start and result, so that a retry may succeed
     decision_time   what deciding takes, while trials train on: `zero`; `measured`, by the host's clock, then no longer deterministic; or
-                    [c0, c1, ...], c0 + c1 n + ... seconds for every new configuration, after n results
-    decided         what deciding took in an earlier process, which is repeated instead of measured
+                    [c0, c1, ...], c0 + c1 n + ... seconds for every new configuration, after n reports; that there is no job takes none
+    recorded_decisions  what deciding took in an earlier process, which is repeated instead of measured
 
     Raises ValueError naming the setting for a value out of its range.
     """
@@ -69,7 +71,7 @@ class SimulatedBackend:
         failure_prob: float = 0.0,
         decision_time: str | Sequence[float] = "zero",
         seed: int = 0,
-        decided: Iterable[float] = (),
+        recorded_decisions: Iterable[float] = (),
     ) -> None:
         resume_cost = start_cost if resume_cost is None else resume_cost
         delays = {"start_cost": start_cost, "resume_cost": resume_cost, "stop_latency": stop_latency}
@@ -80,13 +82,13 @@ class SimulatedBackend:
         self._speed = [1.0] * num_workers if worker_speed is None else [float(speed) for speed in worker_speed]
         self._failure_prob, self._seed = failure_prob, seed
         self._is_measured, self._coefficients = _decision_time(decision_time)
-        self._decided = iter(decided)
+        self._recorded = iter(recorded_decisions)
         self._idle = list(range(num_workers))
         self._clock = self._asked = 0.0
         self._events: list[tuple[float, int, int, Report | None]] = []
         self._running: dict[int, _Running] = {}
         self._starts: dict[int, int] = {}
-        self._num_results = 0
+        self._num_reports = 0
 
     @classmethod
     def num_workers(cls, asked: int | None, environment: Mapping[str, str], **settings: Any) -> int:
@@ -106,9 +108,9 @@ class SimulatedBackend:
         return () if is_due or self._is_late(self._clock) else self._idle
 
     def start(self, job: Job, worker: int) -> None:
-        begin = self._take(worker)
+        self._take(worker)
         start = self._starts[job.trial_id] = self._starts.get(job.trial_id, -1) + 1
-        begin += self._resume_cost if start else self._start_cost
+        begin = self._clock + (self._resume_cost if start else self._start_cost)
         self._running[job.trial_id] = _Running(Segment(self._benchmark, job, None), job, worker, start, job.until, r=job.r_from)
         self._pull(job.trial_id, begin)
 
@@ -119,7 +121,7 @@ class SimulatedBackend:
             at, _, number, report = heapq.heappop(self._events)
             self._clock = max(self._clock, at)
             if report is not None:
-                self._num_results += 1
+                self._num_reports += 1
                 if report.r is not None:
                     self._running[number].r = report.r
                 return Report(number, report.r, report.metric, self._clock, report.seconds, report.error)
@@ -128,7 +130,7 @@ class SimulatedBackend:
 
     def resume(self, trial_id: int, until: int) -> None:
         run = self._running[trial_id]
-        has_waited = run.r > run.until
+        has_waited = run.r >= run.until  # as the processes of the local backend do
         run.until = until
         self._pull(trial_id, self._clock if has_waited else run.trained)
 
@@ -146,9 +148,9 @@ class SimulatedBackend:
     def decided(self, began: float, suggested: bool) -> float:
         if self._is_measured:
             measured = time.perf_counter() - self._asked
-            seconds = next(self._decided, measured)
+            seconds = next(self._recorded, measured)
         else:
-            seconds = sum(c * self._num_results**k for k, c in enumerate(self._coefficients)) if suggested else 0.0
+            seconds = sum(c * self._num_reports**k for k, c in enumerate(self._coefficients)) if suggested else 0.0
         self._clock += seconds
         return seconds
 
@@ -156,15 +158,13 @@ class SimulatedBackend:
         for run in self._running.values():
             run.segment.close()
 
-    def _take(self, worker: int) -> float:
-        """From when on the worker can be used: one that is about to get free takes a job already."""
+    def _take(self, worker: int) -> None:
+        """A retry takes the worker that it has just given back, before that is idle."""
         if worker in self._idle:
             self._idle.remove(worker)
-            return self._clock
-        entry = next(entry for entry in self._events if entry[1:3] == (FREE, worker))
-        self._events.remove(entry)
+            return
+        self._events = [entry for entry in self._events if entry[1:3] != (FREE, worker)]
         heapq.heapify(self._events)
-        return max(self._clock, entry[0])
 
     def _pull(self, trial_id: int, begin: float) -> None:
         """Train from `begin` on for the next report."""
@@ -183,7 +183,7 @@ class SimulatedBackend:
         run.trained = begin + seconds
         at = run.trained + self._report_latency
         if self._poll_interval:
-            at = math.ceil(at / self._poll_interval) * self._poll_interval
+            at = max(at, self._poll_interval * math.ceil(at / self._poll_interval - ROUNDING))
         heapq.heappush(self._events, (at, RESULT, trial_id, report))
 
     def _is_late(self, at: float) -> bool:

@@ -54,7 +54,7 @@ class Reader:
     def __init__(self, benchmark, num_workers, worker_speed, decision_time, retries, **delays):
         self.benchmark, self.speed, self.coefficients, self.retries = benchmark, worker_speed or [1.0] * num_workers, decision_time, retries
         self.delays = DELAYS | delays
-        self.clock, self.num_results, self.seen = 0.0, 0, set()
+        self.clock, self.num_reports, self.seen = 0.0, 0, set()
         self.free = dict.fromkeys(range(num_workers), 0.0)
         self.running, self.starts = {}, Counter()
 
@@ -64,7 +64,7 @@ class Reader:
     def job(self, event):
         asked = max(self.clock, min(self.free.values()))
         suggested = event.proposal is not None
-        took = sum(c * self.num_results**k for k, c in enumerate(self.coefficients)) if suggested else 0.0
+        took = sum(c * self.num_reports**k for k, c in enumerate(self.coefficients)) if suggested else 0.0
         assert event.decide_seconds == took and event.time == asked + took
         assert all(one["due"] > asked for one in self.running.values())  # what was known by then had been told
         assert event.worker == min(worker for worker, free in self.free.items() if free <= asked)
@@ -105,12 +105,12 @@ class Reader:
         assert report.time == max(self.clock, one["due"])
         if len(self.starts) < LIMIT:  # there was always something to do
             assert all(max(self.clock, free) >= one["due"] for free in self.free.values())
-        self.clock, self.num_results = report.time, self.num_results + 1
+        self.clock, self.num_reports = report.time, self.num_reports + 1
         if event.kind == "retry":
             assert event.job.r_from == one["r"]
             return self.begin(event.job, one["worker"], report.time)
         if event.verdict.decision is Decision.CONTINUE:
-            has_waited, one["until"] = one["r"] > one["until"], event.verdict.until
+            has_waited, one["until"] = one["r"] >= one["until"], event.verdict.until
             return self.train(trial, self.clock if has_waited else one["trained"])
         is_over = report.error or one["r"] == one["job"].r_to
         self.free[one["worker"]] = self.clock + (0.0 if is_over else self.delays["stop_latency"])
@@ -132,18 +132,47 @@ quarters = st.integers(0, 12).map(lambda n: n / 4)
     decision_time=st.sampled_from([[], [0.25], [0.25, 0.125]]),
     failure_prob=st.sampled_from([0.0, 0.0, 0.1]),
     retries=st.integers(0, 1),
+    deadline=st.none() | st.sampled_from([10.0, 25.0]),
     data=st.data(),
 )
 def test_every_event_comes_when_the_rules_say(
-    num_workers, variant, ties, delays, poll_interval, decision_time, failure_prob, retries, data
+    num_workers, variant, ties, delays, poll_interval, decision_time, failure_prob, retries, deadline, data
 ):
     speed = data.draw(st.none() | st.lists(st.sampled_from([0.5, 1.0, 2.0]), min_size=num_workers, max_size=num_workers))
     timing = {**delays, "poll_interval": poll_interval, "worker_speed": speed}
     reader = Reader(Uneven(ties), num_workers, decision_time=decision_time, retries=retries, **timing)
-    events = play(Uneven(ties), num_workers, variant, retries, decision_time=decision_time or "zero", failure_prob=failure_prob, **timing)
-    for event in events:
+    chances = {"failure_prob": failure_prob, "decision_time": decision_time or "zero", "deadline": deadline}
+    for event in play(Uneven(ties), num_workers, variant, retries, **chances, **timing):
         reader.read(event)
-    assert len(reader.starts) == LIMIT and not reader.running
+        began = event.time - event.decide_seconds
+        assert deadline is None or began <= deadline
+    if deadline is None:
+        assert len(reader.starts) == LIMIT and not reader.running
+    else:  # nothing was left out that had to happen before
+        assert all(max(reader.clock, one["due"]) > deadline for one in reader.running.values() if failure_prob == 0)
+
+
+def test_a_trial_waits_for_the_answer_at_a_rung_and_for_no_other() -> None:
+    """By hand: epochs of 1 s, rungs 1, 2, 4 (one bracket), an answer comes 5 s after the result; epoch 3 goes on without one."""
+
+    class Seconds(Uneven):
+        def seconds(self, job, r):
+            return 1.0
+
+    searcher = TrialLimit(RandomSearcher(Seconds().space, seed=3), 1)
+    scheduler = AsyncHyperband(searcher, r_min=1, r_max=8, eta=2, brackets=1, variant="stopping")
+    times = [e.time for e in run(scheduler, SimulatedBackend(Seconds(), 1, report_latency=5.0), Nothing()) if e.report]
+    #       r=1  r=2: 6+1+5  r=3: 12+1+5  r=4: trained at 14, heard at 19  r=5 to 8: after the answer at 19, one after the other
+    assert times == [6.0, 12.0, 18.0, 19.0, 25.0, 26.0, 27.0, 28.0]
+
+
+def test_a_result_that_is_due_at_a_look_is_seen_then() -> None:
+    class Tenths(Uneven):
+        def seconds(self, job, r):
+            return 0.1
+
+    times = [event.time for event in play(Tenths(), 1, limit=1, poll_interval=0.1) if event.report]
+    assert [round(10 * time) for time in times] == list(range(1, len(times) + 1)) and times == pytest.approx([0.1 * n for n in range(1, 9)])
 
 
 def test_polling_every_five_seconds_is_late_by_less_than_five():
@@ -179,7 +208,7 @@ def test_measured_decisions_delay_the_study_and_can_be_repeated():
     events = play(Uneven(), 2, decision_time="measured")
     took = [event.decide_seconds for event in events if event.kind != "retry"]
     assert min(took) > 0 and events[-1].time > play(Uneven(), 2)[-1].time
-    again = play(Uneven(), 2, decision_time="measured", decided=took)
+    again = play(Uneven(), 2, decision_time="measured", recorded_decisions=took)
     assert [dumps(event) for event in again] == [dumps(event) for event in events]
 
 

@@ -78,6 +78,8 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
     assert regret.make(spec, again) == whole
     with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) without method random, workers 1, seed 5: compute it anew"):
         regret.make(spec, replace(second, seeds=6))
+    with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) with other settings: compute it anew"):
+        regret.make(spec, replace(second, tasks={"curves": CURVES | {"seconds": 61}}))
     with pytest.raises(ValueError, match="has no figure_test.parquet: name the folder"):
         regret.make(spec, replace(second, earlier=tmp_path))
 
@@ -147,6 +149,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=laboratory", "panels=0", "earlier=docs/data"], "earlier=docs/data is for figures of regret over time"),
         (["figure=2", "earlier=docs/data"], "earlier=docs/data goes with panels=...: which panels are to be computed now?"),
         (["figure=2", "panels=none"], "panels=none goes with earlier=...: there would be nothing in the figure"),
+        (["figure=fidelities", "part=0/2"], "part=0/2: figure fidelities is not made of studies"),
         (["figure=2", "part=2/2"], "part=2/2 must be k/n, as in part=0/4 to part=3/4"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
         (["figure=6", "speed=1"], "'speed=1' is no setting; valid are figure=..., scale=paper"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from experiments.statistics import MARGIN, Interval, Steps, bootstrap, mean_curve, regret_difference, time_ratio, verdict
+from experiments.statistics import MARGIN, Interval, Steps, bootstrap, excess_difference, mean_curve, regret_difference, time_ratio, verdict
 
 
 def runs(*finals: float) -> dict[int, Steps]:
@@ -53,6 +53,8 @@ def test_times_are_compared_to_the_regret_that_the_second_has_at_half_time() -> 
     ratio, regret = time_ratio(fast, slow, 100.0, optimum=0.1, floor=1e-4)
     assert regret == pytest.approx(0.1)
     assert ratio.median == pytest.approx(math.log10(5 / 50))
+    late = {seed: Steps(np.array([60.0 if seed == 1 else 10.0]), np.array([1.0])) for seed in range(3)}
+    assert time_ratio(slow, late, 100.0, 0.1, 1e-4)[0].n == 0  # one of them has no result at half time
     never = {seed: Steps(np.array([10.0]), np.array([1.0])) for seed in range(3)}
     assert time_ratio(never, slow, 100.0, 0.1, 1e-4)[0].median == pytest.approx(math.log10(100 / 50))
 
