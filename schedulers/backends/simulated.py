@@ -41,7 +41,7 @@ class SimulatedBackend:
 
     start_cost      before a new trial begins to train; resume_cost: before one that was paused or has died does (None: as start_cost)
     stop_latency    until the worker of a trial that was stopped on its way is free; one that has ended or died leaves at once
-    report_latency  from a result until the scheduler hears of it; training goes on meanwhile where no decision falls
+    report_latency  from a result until the scheduler hears of it; training goes on meanwhile but where an answer is waited for
     poll_interval   results are looked at whenever so many seconds have passed; 0: at once
     worker_speed    how many times as fast as the benchmark says each worker is, one number for each (None: all 1)
     failure_prob    the probability that a trial dies on its way to any one result, at some moment of it; a function of `seed`, trial,
