@@ -129,6 +129,7 @@ def write(folder: str | Path, table: Table) -> None:
     resources, metadata = np.arange(1, r_max + 1), {"resource_attr": "hp_epoch", **table.metadata}
     _check_shape(folder, metadata, table.configs, resources, table.values)
     _check_rows(folder, table.space, table.configs)
+    _check_objectives(folder, metadata, table.values)
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{folder.name}.part"))
     try:
@@ -162,6 +163,15 @@ def _check_shape(folder: Path, metadata: dict[str, Any], rows: list[Any], resour
         missing = sorted(set(range(1, int(resources.max()) + 1)) - set(resources.tolist()))
         what = f"{missing[:5]} are missing" if missing else f"they are {resources[:5].tolist()}..."
         raise ValueError(f"benchmark table {folder}: its resources must be 1, 2, ..., r_max, but {what}")
+
+
+def _check_objectives(folder: Path, metadata: dict[str, Any], values: np.ndarray) -> None:
+    """Raise for a table that nothing could be tuned on."""
+    for key in ("default_metric", "metric_elapsed_time"):
+        if metadata.get(key) not in metadata["objectives_names"]:
+            raise ValueError(f"benchmark table {folder}: {key}={metadata.get(key)!r} is none of {metadata['objectives_names']}")
+    if not np.isfinite(values).any():
+        raise ValueError(f"benchmark table {folder}: not one of its values is a number")
 
 
 def _check_rows(folder: Path, space: ConfigurationSpace, rows: list[dict[str, Any]]) -> None:

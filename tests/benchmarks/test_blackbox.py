@@ -268,6 +268,11 @@ def test_writing_over_a_folder_or_a_contradiction_is_refused_and_leaves_nothing(
         blackbox_format.write(folder, small_table())
     with pytest.raises(ValueError, match="the other files say"):
         blackbox_format.write(folder.parent / "other", small_table()._replace(configs=small_table().configs[:3]))
+    with pytest.raises(ValueError, match="metric_elapsed_time=None is none of"):
+        timeless = {name: value for name, value in METADATA.items() if name != "metric_elapsed_time"}
+        blackbox_format.write(folder.parent / "other", small_table()._replace(metadata=timeless))
+    with pytest.raises(ValueError, match="not one of its values is a number"):
+        blackbox_format.write(folder.parent / "other", small_table()._replace(values=np.full_like(small_table().values, np.nan)))
     assert [path.name for path in folder.parent.iterdir()] == ["table"]
 
 
