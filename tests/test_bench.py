@@ -37,7 +37,7 @@ def test_asha_evaluates_what_its_steady_state_allows(resume_from, cost):
 
 @pytest.mark.parametrize("resume_from", ["scratch", "checkpoint"])
 def test_the_count_is_exactly_that_of_a_brute_force_replay(resume_from):
-    """An event simulation of its own, whose promotions are the oracle's."""
+    """An event simulation of its own, whose promotions are the oracle's; results of one time are known to all who ask at that time."""
     workers, r_max, durations = 10, 64, 3
     segments = Segments((1, 4, 16, 64))
     metric = {}
@@ -48,10 +48,10 @@ def test_the_count_is_exactly_that_of_a_brute_force_replay(resume_from):
         return metric[trial, r]
 
     oracle = AsyncOracle(1, r_max, 4, promotes=True)
-    queue, order, num_trials, reported = [], 0, 0, set()
+    queue, num_trials, reported = [], 0, set()
 
     def start(now):
-        nonlocal order, num_trials
+        nonlocal num_trials
         if (found := oracle.promotion(0)) is not None:
             trial, rung = found
             oracle.promoted.add((rung, trial))
@@ -60,17 +60,20 @@ def test_the_count_is_exactly_that_of_a_brute_force_replay(resume_from):
             trial, r_from, r_to = num_trials, 0, 1
             oracle.bracket[trial], oracle.reached[trial] = 0, 0
             num_trials += 1
-        heapq.heappush(queue, (now + r_to - r_from, order, trial, r_to))
-        order += 1
+        heapq.heappush(queue, (now + r_to - r_from, trial, r_to))
 
     for _ in range(workers):
         start(0.0)
     while queue[0][0] <= durations * r_max:
-        now, _, trial, r = heapq.heappop(queue)
-        reported.add(trial)
-        if r < r_max:
-            oracle.records.append((0, r, trial, metric_at(trial, r)))
-        start(now)
+        now, freed = queue[0][0], 0
+        while queue and queue[0][0] == now:
+            _, trial, r = heapq.heappop(queue)
+            reported.add(trial)
+            if r < r_max:
+                oracle.records.append((0, r, trial, metric_at(trial, r)))
+            freed += 1
+        for _ in range(freed):
+            start(now)
     assert count_evaluated(resume_from, workers, r_max, 4, durations) == len(reported)
 
 
