@@ -5,15 +5,20 @@ Each job computes its part, one study at a time, into the store that all share; 
 
 from __future__ import annotations
 
+import sys
+
 import hydra
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 
 @hydra.main(version_base="1.3", config_path="../conf/parts", config_name="part")
 def part(cfg: DictConfig) -> None:
     from experiments import figures
 
+    if OmegaConf.is_missing(cfg, "figure"):
+        print("error: figure is missing: give it as figure=..., as in figure=3", file=sys.stderr)
+        raise SystemExit(2)
     given = {name: str(cfg[name]) for name in ("figure", "scale", "store", "seeds", "panels")}
     arguments = [f"{name}={value}" for name, value in given.items()]
     GlobalHydra.instance().clear()  # the figure composes its studies with a Hydra of its own

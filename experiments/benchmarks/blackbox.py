@@ -132,11 +132,11 @@ def _find(folder: str, data_dir: str | None, repository: str | None, task: str |
     if repository is not None:
         try:
             return fetch(repository, folder, blackbox_format.FILES)
-        except Missing as missing:
+        except Missing:
             if task is not None:  # every task may have files of its own
                 with suppress(Missing):
                     return fetch(repository, folder, blackbox_format.files_of(task))
-            raise missing
+            raise
     raise ValueError(
         f"benchmark.folder={folder!r} does not exist; looked for {', '.join(str(c) for c in candidates)} "
         "(see data_dir, or name a benchmark.repository)"

@@ -15,7 +15,7 @@ import pytest
 from experiments import figures
 from experiments.overrides import composed
 from experiments.paper import regret
-from experiments.paper.context import Context, heading
+from experiments.paper.context import Context, Scale, heading
 from experiments.statistics import log_regret
 
 DATA = os.environ.get("MFGP_DATA_DIR")
@@ -30,9 +30,22 @@ SPEC = {
 }
 
 
-def context(tmp_path: Path, scale: str = "paper", **task: object) -> Context:
-    tasks = {"curves": CURVES | task}
-    return Context("test", scale, 5, None, None, None, tmp_path / "out", tmp_path / "store", 1, composed, tasks, METHODS, lambda _: None)  # type: ignore[arg-type]
+def context(tmp_path: Path, scale: Scale = "paper", **task: object) -> Context:
+    return Context(
+        name="test",
+        scale=scale,
+        seeds=5,
+        panels=None,
+        earlier=None,
+        part=None,
+        out=tmp_path / "out",
+        store=tmp_path / "store",
+        processes=1,
+        compose=composed,
+        tasks={"curves": CURVES | task},
+        methods=METHODS,
+        say=lambda _: None,
+    )
 
 
 def test_the_verdict_is_that_of_the_stored_numbers(tmp_path: Path) -> None:
@@ -94,6 +107,13 @@ def test_parts_of_a_figure_fill_the_store_through_a_launcher(tmp_path: Path) -> 
     stored = {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*.parquet")}
     assert figures.main([*settings, f"out={tmp_path / 'out'}", "processes=1"]) == 0
     assert len(stored) > 1 and stored == {path: path.stat().st_mtime_ns for path in (tmp_path / "store").glob("*/*.parquet")}
+
+
+def test_a_part_of_no_figure_is_one_sentence(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.part", f"hydra.run.dir={tmp_path}"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2 and done.stderr == "error: figure is missing: give it as figure=..., as in figure=3\n"
 
 
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
