@@ -49,6 +49,17 @@ def test_a_sweep_that_is_launched_again_finishes_what_is_not_finished(sweep):
     assert json.loads((folder / "1" / "summary.json").read_text())["run"]["interrupted"] is False
 
 
+def test_a_sweep_goes_through_submitit_as_it_does_through_joblib(sweep, tmp_path):
+    folder, _ = sweep
+    # Its executor for one machine: jobs are sent, waited for and read as Slurm's are.
+    arguments = ["-m", *STUDY, "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5", "seed=0,1", f"hydra.sweep.dir={tmp_path}"]
+    for _ in range(2):
+        assert launch(*arguments).returncode == 0
+        assert [events(tmp_path / seed) for seed in "01"] == [events(folder / seed) for seed in "01"]
+    logs = "".join(path.read_text() for path in (tmp_path / ".submitit").glob("*/*_log.out"))
+    assert logs.count("holds this study already: nothing is run") == 2
+
+
 def test_a_folder_with_another_study_is_left_alone(sweep):
     folder, arguments = sweep
     before = events(folder / "0")

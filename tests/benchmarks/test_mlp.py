@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax.extend.random import threefry_2x32
 from omegaconf import OmegaConf
 from scipy.stats import kstest, truncnorm
 
@@ -218,6 +219,23 @@ def test_dropout_drops_its_share_scales_the_rest_and_differs_between_layers_rows
     same_rate, other = network.dropout_masks(key, np.arange(200), np.array([0.5, 0.5], np.float32), (300, 300))
     assert abs(np.corrcoef(np.ravel(same_rate), np.ravel(other))[0, 1]) < 0.02
     assert all(not np.array_equal(row, following) for row, following in pairwise(first))
+
+
+def test_random_words_are_those_of_jax_and_of_the_published_test_vectors() -> None:
+    rng = np.random.default_rng(0)
+    words, rows, cols = (rng.integers(0, 2**32, size, dtype=np.uint32) for size in (2, 50, 33))
+    found = network.bits_at(jax.random.wrap_key_data(words, impl="threefry2x32"), rows, cols)
+    for ours, jaxs in zip(found, threefry_2x32(tuple(words), np.stack(np.meshgrid(rows, cols, indexing="ij"))), strict=True):
+        np.testing.assert_array_equal(ours, jaxs)
+    # Random123's known answers for Threefry-2x32 with 20 rounds: (key, counter) -> words.
+    for key, at, answer in (
+        ((0, 0), (0, 0), (0x6B200159, 0x99BA4EFE)),
+        ((0xFFFFFFFF, 0xFFFFFFFF), (0xFFFFFFFF, 0xFFFFFFFF), (0x1CB996FC, 0xBB002BE7)),
+        ((0x13198A2E, 0x03707344), (0x243F6A88, 0x85A308D3), (0xC4923A9C, 0x483DF7A0)),
+    ):
+        row, col = (np.array([word], np.uint32) for word in at)
+        first, second = network.bits_at(jax.random.wrap_key_data(np.array(key, np.uint32), impl="threefry2x32"), row, col)
+        assert (int(first[0, 0]), int(second[0, 0])) == answer
 
 
 def test_each_row_is_seen_once_in_an_epoch() -> None:
