@@ -206,6 +206,11 @@ def made_by(table: pa.Table) -> str:
     return str(metadata(table).get("commit", "unknown"))
 
 
+def core_seconds(table: pa.Table) -> float:
+    """What computing the stored study took, by the clock of the process that did it, compiling included."""
+    return float(sum(metadata(table)["host_seconds"].values()))
+
+
 def is_stored(study: Study, store: Path) -> bool:
     return (store / study.path).is_file()
 

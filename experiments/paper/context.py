@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.code import commit
-from experiments.grid import Study, made_by, run_grid
+from experiments.grid import Study, core_seconds, made_by, run_grid
 from experiments.plots import STYLE
 
 Scale = Literal["smoke", "paper"]
@@ -59,6 +59,7 @@ class Context:
     together: int = 1  # how many seeds advance in lock step
     device: str = "cpu"  # where their models compute
     made_by: set[str] = field(default_factory=set)  # the commits of the studies that were used
+    spent: dict[Study | str, float] = field(default_factory=dict)  # seconds of each of them, of an earlier run's panel as a whole
 
     def num_seeds(self, of_paper: int = 30) -> int:
         return self.seeds or (2 if self.scale == "smoke" else of_paper)
@@ -71,6 +72,7 @@ class Context:
             raise PartDone(f"part {first} of {step} of figure {self.name}'s studies is in {self.store}")
         tables = run_grid(studies, self.store, self.compose, self.processes, self.say, self.together)
         self.made_by.update(map(made_by, tables.values()))
+        self.spent.update({study: core_seconds(table) for study, table in tables.items()})
         return tables
 
     def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:

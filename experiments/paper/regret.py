@@ -37,10 +37,17 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     runs = dict(sorted(runs.items(), key=lambda item: item[0][0]))
     panels = {number: _panel(spec["panels"][number], number, runs, context) for number, _, _ in runs}
     counts = _counts(studies, events, panels) | _earlier_counts(panels, chosen, context)
+    spent = _spent(studies, panels, chosen, context)
     share_optimum(list(panels.values()))
     context.save(draw(spec, list(panels.values()), context.scale == "smoke"))
     settings = {panels[number].name: _settings(spec["panels"][number], context) for number in panels}
-    about = {"settings": settings, "title": spec["title"], "optimum": {p.name: p.optimum for p in panels.values()}, "counts": counts}
+    about = {
+        "settings": settings,
+        "title": spec["title"],
+        "optimum": {p.name: p.optimum for p in panels.values()},
+        "counts": counts,
+        "spent": spent,
+    }
     context.write_data(_data(panels, runs), about)
     compared = [(claim, panels[number]) for claim in spec["claims"] for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
@@ -123,6 +130,16 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
     best, finals, tests = parts
     several = len({line.workers for line in best}) > 1
     return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], best, finals, tests, several)
+
+
+def _spent(studies: Mapping[Any, Study], panels: Mapping[int, Panel], chosen: Sequence[int], context: Context) -> dict[str, float]:
+    """By panel: the seconds that its studies took, by their own records; those of earlier panels are added to the context's."""
+    earlier = {} if context.earlier is None else context.earlier_about().get("spent", {})
+    kept = {panel.name: earlier[panel.name] for number, panel in panels.items() if number not in chosen and panel.name in earlier}
+    mine = {number: {study for (of, _, _), study in studies.items() if of == number} for number in chosen}
+    found = {panels[number].name: sum(context.spent[study] for study in of_panel) for number, of_panel in mine.items()} | kept
+    context.spent.update(kept)
+    return found
 
 
 Counts = dict[str, dict[str, list[float]]]

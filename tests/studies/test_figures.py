@@ -86,6 +86,11 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
     assert "- Not run: 4 workers." in regret.make(spec, first)
     second = replace(second, earlier=first.out / "data", made_by=set())
     assert regret.make(spec, second) == whole
+    spent = [
+        json.loads(pq.read_schema(f / "data" / "figure_test.parquet").metadata[b"figure"])["spent"] for f in (tmp_path / "out", second.out)
+    ]
+    assert spent[0] == spent[1] and all(spent[0][f"{workers} workers"] > 0 for workers in (1, 4))
+    assert sum(second.spent.values()) == pytest.approx(sum(spent[0].values()))
     assert pq.read_table(second.out / "data" / "figure_test.parquet").drop("test").equals(data.drop("test"))  # which is nan
     again = replace(second, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
     assert regret.make(spec, again) == whole
