@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.code import commit
+from schedulers.backends.process import end_with_parent
 from schedulers.types import Benchmark, Event, Job, Recording
 
 EVENTS = pa.schema(
@@ -164,7 +165,7 @@ def run_grid(
             _simulate_and_store(study, store, configs[study.overrides])
             _progress(say, number, len(todo), began)
     else:
-        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=prepare_worker) as pool:
             futures = [pool.submit(_simulate_and_store, study, store, configs[study.overrides]) for study in todo]
             for number, future in enumerate(as_completed(futures), 1):
                 future.result()
@@ -233,9 +234,11 @@ def metadata(table: pa.Table) -> dict[str, Any]:
     return found
 
 
-def _prepare() -> None:
+def prepare_worker() -> None:
+    """What a process that computes studies, or fits, beside others begins with."""
     from experiments.runtime import keep_freed_memory, prepare_environment
 
+    end_with_parent()
     prepare_environment()
     keep_freed_memory()
     # One process per core: threads of its own would only wait for each other, and a study's bits depend on their number.

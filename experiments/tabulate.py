@@ -29,6 +29,7 @@ import numpy as np
 
 from experiments.benchmarks.space import plain_values
 from experiments.runtime import prepare_environment
+from schedulers.backends.process import end_with_parent
 from schedulers.types import Benchmark, Config, Job
 
 DEFAULTS = {"configs": "2000", "slice": "20", "processes": "0", "together": "0"}
@@ -151,6 +152,7 @@ def train_together(benchmark: Any, configs: Sequence[Config], together: int) -> 
 
 
 def _prepare(processes: int) -> None:
+    end_with_parent()
     prepare_environment()
     if processes > 1:
         os.environ["NPROC"] = "1"  # one core each; threads of their own would wait for each other

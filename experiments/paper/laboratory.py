@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -17,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from experiments import laboratory
+from experiments.grid import prepare_worker
 from experiments.laboratory import Band, Prediction, Trace
 from experiments.overrides import made
 from experiments.paper.context import Claim, Context, heading
@@ -54,7 +54,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     if processes == 1:
         examined = [_examine(pair) for pair in work]
     else:
-        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare) as pool:
+        with ProcessPoolExecutor(processes, get_context("spawn"), initializer=prepare_worker) as pool:
             examined = list(pool.map(_examine, work))
     kinds = {of["name"]: of["kind"] for of in spec["traces"]}
     for name in dict.fromkeys(e.trace.name for e in examined):
@@ -74,13 +74,6 @@ def surrogate_names() -> list[str]:
     from experiments.cli import CONFIG_DIR
 
     return sorted(path.stem for path in (CONFIG_DIR / "surrogate").glob("*.yaml"))
-
-
-def _prepare() -> None:
-    from experiments.runtime import prepare_environment
-
-    prepare_environment()
-    os.environ["NPROC"], os.environ["JAX_PLATFORMS"] = "1", "cpu"
 
 
 def _examine(pair: tuple[Trace, str]) -> Examined:

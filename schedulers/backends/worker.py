@@ -6,7 +6,6 @@ To the driver: ("ready",), ("report", Report, monotonic time), ("log", text, ext
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import logging
 import os
@@ -21,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from schedulers.backends import failures
+from schedulers.backends.process import end_with_parent
 from schedulers.backends.trial import Segment
 from schedulers.types import Benchmark, Job, Report
 
-PR_SET_PDEATHSIG = 1
 OOM_SCORE = "500"  # of 1000: if memory runs out, the kernel is to take the trial that needs so much, not the driver
 
 
@@ -43,8 +42,8 @@ class Forward(logging.Handler):
 def main(fd: int) -> None:
     # Ctrl-C is the driver's to handle, and a worker must not outlive a driver that was killed.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         Path("/proc/self/oom_score_adj").write_text(OOM_SCORE)
     connection = Connection(fd)
     forward_notes(connection.send)

@@ -1,6 +1,11 @@
 """A design is trained once, slice by slice, and its table is the benchmark's own curves."""
 
 import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +49,32 @@ def test_an_interrupted_design_goes_on_and_ends_as_if_it_had_not_been(tmp_path: 
     tabulate.main([*CURVES, *arguments(tmp_path)])
     assert np.array_equal(np.load(tmp_path / "table" / "objectives_evaluations.npy"), whole)
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a worker ends with its slice")
+def test_no_worker_outlives_the_command(tmp_path: Path) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import os, time\n\n\ndef train(config, r_from, r_to, checkpoint_dir):\n"
+        "    open(os.path.join(os.environ['WHERE'], str(os.getpid())), 'w').close()\n    time.sleep(600)\n    yield 1, 0.0\n"
+    )
+    (tmp_path / "space.yaml").write_text("hyperparameters: {x: {type: uniform_float, lower: 0.0, upper: 1.0}}\n")
+    slow = [f"benchmark.target={tmp_path / 'slow.py'}:train", f"benchmark.space={tmp_path / 'space.yaml'}", "benchmark.r_max=1"]
+    command = [sys.executable, "-m", "experiments.tabulate", "benchmark=function", *slow, *arguments(tmp_path, processes=2)]
+    (tmp_path / "pids").mkdir()
+    with subprocess.Popen(command, env=os.environ | {"WHERE": str(tmp_path / "pids")}, cwd=Path(__file__).parents[2]) as running:
+        try:
+            assert becomes(lambda: len(list((tmp_path / "pids").iterdir())) == 2, seconds=60)
+        finally:
+            running.kill()
+    workers = [Path("/proc", path.name) for path in (tmp_path / "pids").iterdir()]
+    assert becomes(lambda: not any(worker.exists() for worker in workers), seconds=10)
+
+
+def becomes(true: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return true()
 
 
 def test_networks_trained_together_make_the_table_that_they_make_alone(tmp_path: Path) -> None:
