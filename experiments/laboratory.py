@@ -40,6 +40,7 @@ class Trace(NamedTuple):
 
     name: str
     rows: Float[np.ndarray, "N D"]  # encoded configurations
+    owners: tuple[int, ...]  # which hyperparameter each coordinate is about
     curves: Float64[np.ndarray, "N R"]  # the metric at 1..r_max
     levels: tuple[int, ...]  # rungs and r_max
     trial: Int[np.ndarray, " n"]  # of each observation
@@ -89,7 +90,7 @@ def record(name: str, benchmark: Benchmark, *, trials: int, brackets: int, seed:
     r = np.asarray(history.observed_resources, int)
     at_level = np.isin(r, history.levels)
     rows = encoding.rows(np.array([encoding.vector(config) for config in configs]))
-    return Trace(name, rows, curves, history.levels, np.asarray(history.observed_trials, int)[at_level], r[at_level])
+    return Trace(name, rows, encoding.owners(), curves, history.levels, np.asarray(history.observed_trials, int)[at_level], r[at_level])
 
 
 def surrogate_of(name: str) -> Any:
@@ -106,6 +107,7 @@ def folds(trace: Trace) -> list[Int[np.ndarray, " k"]]:
 def examine(trace: Trace, surrogate: Any) -> list[Prediction]:
     """The predictions of all trials' cells, both questions."""
     predictions: list[Prediction] = []
+    surrogate = surrogate.over(trace.owners)
     centre, unit = units(trace)
     for number, fold in enumerate(folds(trace)):
         hyperparameters = learn(surrogate, (0, number), _known(trace, ~np.isin(trace.trial, fold)))
@@ -123,7 +125,7 @@ def examine(trace: Trace, surrogate: Any) -> list[Prediction]:
 
 def bands(trace: Trace, surrogate: Any, trials: Sequence[int]) -> list[Band]:
     """Posterior learning curves of these trials, of which one cell is known; a surrogate that knows levels only is asked at rungs."""
-    (centre, unit), found = units(trace), []
+    (centre, unit), found, surrogate = units(trace), [], surrogate.over(trace.owners)
     parts = folds(trace)
     for trial in trials:
         number = next(i for i, fold in enumerate(parts) if trial in fold)

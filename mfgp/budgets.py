@@ -17,22 +17,20 @@ PERIODS_BEYOND = (16, 8, 16, 8, 8)
 # is. Fits up to CHEAP rows count, too, so that a calm study comes to dearer ones at the end of its slack.
 CHEAP, PATIENCE, SLACK = min(PERIODS), 4.0, (0.5, 3.0)
 FRESH = {64: 4, 128: 2}  # times options.warm_restarts: fresh starts of a fit with up to so many rows, the initial values and random ones
-# From so many coordinates on the one fresh start with more rows is the initial values, else random (see docs/surrogates.md), and switching
+# From so many bandwidths on the one fresh start with more rows is the initial values, else random (see docs/surrogates.md), and switching
 # on, by far the best escape then (see escape.py), comes twice as often.
-MANY_COORDINATES = 16
+MANY_BANDWIDTHS = 16
 GOLDEN = 0.5 * (5**0.5 - 1)  # multiples of it are spread evenly, also those of every tenth trial, where only these are refitted
 
 
-def allot(
-    options: Options, trial: int, rows: int, coordinates: int, warm: bool, runner_up: bool, refit: bool, fruitless: int
-) -> np.ndarray:
+def allot(options: Options, trial: int, rows: int, bandwidths: int, warm: bool, runner_up: bool, refit: bool, fruitless: int) -> np.ndarray:
     """Evaluations per start: the warm one, its runner-up, the initial values, random ones; then per escape.
 
     Without a warm start nothing is left out. With one, its runner-up is tried whenever anything else is. fruitless: the fits in a row
     that tried more than the warm start and gained nothing by it.
     """
     fresh, switching_on, *others = next((periods for most, periods in PERIODS.items() if rows <= most), PERIODS_BEYOND)
-    many = coordinates >= MANY_COORDINATES
+    many = bandwidths >= MANY_BANDWIDTHS
     escapes = [max(1, switching_on // 2) if many else switching_on, *others]
     slack = float(np.clip((1 + fruitless) / PATIENCE, *SLACK)) if rows > CHEAP else 1.0
     position = trial * GOLDEN % 1

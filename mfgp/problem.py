@@ -114,7 +114,9 @@ def problem_of(
         runner_up=surrogate.flatten(second, d, levels, len(padded_levels)) if second is not None else np.full_like(initial, np.nan),
         fruitless=np.int32(fruitless),
         initial=initial,
-        budgets=allot(surrogate.options, seed[1], len(data.y), d, warm is not None, second is not None, refit, fruitless),
+        budgets=allot(
+            surrogate.options, seed[1], len(data.y), surrogate.num_owners(d), warm is not None, second is not None, refit, fruitless
+        ),
         candidates=candidates,
         free=free & (space.kind != FIXED),
     )

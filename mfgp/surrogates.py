@@ -4,7 +4,7 @@ The factories below are what configuration files name. Values, bounds and priors
 γ <= 10 instead of 1: targets are standardised, and a curve may drop by more than one standard deviation.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -48,6 +48,9 @@ class Parameter:
         return np.asarray(np.log(value) if self.positive else value)
 
 
+BANDWIDTHS = ("coordinate", "hyperparameter")
+
+
 @dataclass(frozen=True)
 class Options:
     """How a surrogate sees its targets and is fitted."""
@@ -55,6 +58,7 @@ class Options:
     precision: str = "float64"  # or "float32": see precision.py
     targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
+    bandwidths: str = "coordinate"  # one for each, or for all coordinates of a "hyperparameter": see Surrogate.over
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; with few rows more, and with many not in every fit
@@ -66,6 +70,8 @@ class Options:
             raise ValueError(f"surrogate.precision={self.precision} must be one of {', '.join(PRECISIONS)}")
         if self.targets not in TARGETS:
             raise ValueError(f"surrogate.targets={self.targets} must be one of {', '.join(TARGETS)}")
+        if self.bandwidths not in BANDWIDTHS:
+            raise ValueError(f"surrogate.bandwidths={self.bandwidths} must be one of {', '.join(BANDWIDTHS)}")
         for name, least in (("restarts", 1), ("warm_restarts", 0), ("escapes", 0), ("max_evaluations", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"surrogate.{name}={getattr(self, name)} must be at least {least}")
@@ -78,14 +84,41 @@ class Surrogate:
     family: Any  # makes a Process of kernels.py from the parameters' values, by name
     parameters: tuple[Parameter, ...]
     options: Options = Options()
+    owners: tuple[int, ...] = ()  # of each coordinate, numbered from 0, where those of one owner share their values; none share if empty
+
+    def over(self, owners: Sequence[int]) -> "Surrogate":
+        """This surrogate for a space of which `owners` says which hyperparameter each coordinate belongs to.
+
+        With options.bandwidths="hyperparameter" all coordinates of a one-hot encoded category, and what says whether a hyperparameter is
+        active, share one bandwidth (and one warping): fewer values to be learned, none of which is about a single category.
+        """
+        if self.options.bandwidths == "coordinate":
+            return self
+        _, numbers = np.unique(owners, return_inverse=True)
+        return replace(self, owners=tuple(numbers.tolist()))
+
+    def shapes(self, num_coordinates: int, num_levels: int) -> list[tuple[int, ...]]:
+        """Of every parameter's values in the optimiser's coordinates."""
+        own = self.num_owners(num_coordinates)
+        return [p.shape(own, num_levels) for p in self.parameters]
+
+    def num_owners(self, num_coordinates: int) -> int:
+        """How many bandwidths there are for so many coordinates."""
+        if self.owners and len(self.owners) != num_coordinates:
+            raise ValueError(f"this surrogate is for {len(self.owners)} coordinates, not {num_coordinates}: see Surrogate.over")
+        return max(self.owners) + 1 if self.owners else num_coordinates
 
     def unflatten(self, theta: Float[Array, "P"], inputs: Inputs) -> Any:
         """The process at one point of the optimiser's coordinates, for inputs like these."""
         parts = self._split(theta, inputs.x.shape[-1], inputs.levels.shape[0])
-        return self.family(**{p.name: p.bijector.forward(part) for p, part in zip(self.parameters, parts, strict=True)})
+        values = {p.name: p.bijector.forward(part) for p, part in zip(self.parameters, parts, strict=True)}
+        if self.owners:
+            owner = np.array(self.owners)
+            values |= {p.name: values[p.name][owner] for p in self.parameters if "coordinate" in p.per}
+        return self.family(**values)
 
     def _split(self, theta: Any, num_coordinates: int, num_levels: int) -> list[Any]:
-        shapes = [p.shape(num_coordinates, num_levels) for p in self.parameters]
+        shapes = self.shapes(num_coordinates, num_levels)
         ends = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
         return [theta[i:j].reshape(shape) for i, j, shape in zip(ends[:-1], ends[1:], shapes, strict=True)]
 
@@ -107,7 +140,7 @@ class Surrogate:
 
     def box(self, num_coordinates: int, num_levels: int) -> tuple[np.ndarray, np.ndarray]:
         """Bounds of the optimiser's coordinates."""
-        shapes = [p.shape(num_coordinates, num_levels) for p in self.parameters]
+        shapes = self.shapes(num_coordinates, num_levels)
         low, high = (
             np.concatenate([np.full(shape, p.internal(getattr(p, side))).ravel() for p, shape in zip(self.parameters, shapes, strict=True)])
             for side in ("low", "high")
@@ -126,13 +159,14 @@ class Surrogate:
         matches = [(new, int(np.flatnonzero(known == level)[0])) for new, level in enumerate(levels) if level in known]
         new, old = ([pair[side] for pair in matches] for side in (0, 1))
         parts = []
-        for p in self.parameters:
-            target = np.full(p.shape(num_coordinates, num_levels), p.init)
+        shapes, known_shapes = self.shapes(num_coordinates, num_levels), self.shapes(num_coordinates, len(known))
+        for p, shape, expected in zip(self.parameters, shapes, known_shapes, strict=True):
+            target = np.full(shape, p.init)
             if hyperparameters:
-                value, expected = np.asarray(hyperparameters[p.name], np.float64), p.shape(num_coordinates, len(known))
+                value = np.asarray(hyperparameters[p.name], np.float64)
                 if value.shape != expected or not np.all(np.isfinite(value)):
                     raise ValueError(f"warm[{p.name!r}]={hyperparameters[p.name]} must be finite and of shape {expected}")
-                at = [(new, old) if axis == "level" else (np.arange(num_coordinates),) * 2 for axis in p.per]
+                at = [(new, old) if axis == "level" else (np.arange(size),) * 2 for axis, size in zip(p.per, shape, strict=True)]
                 if all(len(pair[0]) for pair in at):
                     target[np.ix_(*(pair[0] for pair in at))] = value[np.ix_(*(pair[1] for pair in at))]
             parts.append(p.internal(target).ravel())

@@ -192,6 +192,10 @@ class Encoding:
         group = np.array([c.index if k == CATEGORY else -1 for c in self._columns for k in c.kinds], int)
         return Coordinates(kind, log.astype(bool), low.astype(float), high.astype(float), group)
 
+    def owners(self) -> tuple[int, ...]:
+        """Which hyperparameter each of the D coordinates of a row is about, as `vectors` count them."""
+        return tuple(c.index for c in self._columns for _ in c.kinds)
+
     def deactivate(self, full: np.ndarray) -> np.ndarray:
         """[n, P] vectors without nan -> the same with nan where the conditions make a hyperparameter inactive.
 

@@ -47,6 +47,15 @@ def test_every_draw_is_a_legal_configuration(encoding, drawn):
         Configuration(encoding.space, values=config)  # ConfigSpace checks conditions and forbidden clauses
 
 
+def test_each_coordinate_has_the_hyperparameter_that_moves_it(encoding, drawn):
+    owners, rows = np.array(encoding.owners()), encoding.rows(drawn)
+    assert len(owners) == encoding.dim and "k" not in {list(encoding.space)[owner] for owner in owners}
+    for column in encoding.columns:
+        same = encoding.rows(drawn[:200]) == encoding.rows(np.where(np.arange(drawn.shape[1]) == column.index, drawn[200:400], drawn[:200]))
+        assert same[:, owners != column.index].all()
+    assert rows.shape[1] == len(owners)
+
+
 def test_rows_and_vectors_are_inverse_to_each_other(encoding, drawn):
     rows = encoding.rows(drawn)
     assert rows.shape == (1500, encoding.dim) and rows.min() >= 0 and rows.max() <= 1

@@ -153,7 +153,8 @@ def _draw_calibration(examined: Sequence[Examined], interval: Sequence[float]) -
         for column, name in enumerate(traces):
             mine = [e for e in examined if e.trace.name == name]
             for i, e in enumerate(mine):
-                style: Any = {"color": COLOURS[i % len(COLOURS)], "marker": "o", "markersize": 2.5, "linewidth": 1, "label": e.surrogate}
+                style: Any = {"color": COLOURS[i % len(COLOURS)], "linestyle": ("-", "--")[i // len(COLOURS) % 2], "label": e.surrogate}
+                style |= {"marker": "o", "markersize": 2.5, "linewidth": 1}
                 levels = [r for r in e.trace.levels if len(_cells(e, "continued", r)[0]) >= LEAST_CELLS]
                 grid[0, column].plot(levels, [laboratory.coverage(*_cells(e, "continued", r)) for r in levels], **style)
                 ranks = [laboratory.rank_correlation(*_cells(e, "new", r)[:2]) for r in e.trace.levels]

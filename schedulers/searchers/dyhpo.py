@@ -46,7 +46,7 @@ class DyHPOSearcher:
                 raise ValueError(f"searcher.{name}={value} must be at least 1")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
-        self._surrogate, self._seed = surrogate, seed
+        self._surrogate, self._seed = surrogate.over(self._encoding.owners()), seed
         self._num_init_random, self._num_fantasies, self._num_candidates = num_init_random, num_fantasies, num_candidates
         self._fitted: tuple[int, Mapping[str, Any]] = (0, {})
 

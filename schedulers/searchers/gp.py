@@ -92,7 +92,7 @@ class GPSearcher:
             raise ValueError(f"{said}, and null with searcher.data=all, where a few long trials would be all that is left")
         self._random = RandomSearcher(space, seed=seed, default_first=default_first)
         self._encoding, self._tried = self._random.encoding, self._random.tried
-        self._surrogate, self._acquisition, self._seed = surrogate, acquisition, seed
+        self._surrogate, self._acquisition, self._seed = surrogate.over(self._encoding.owners()), acquisition, seed
         if guide and (surrogate.options.mcmc is not None or acquisition != DEFAULT_ACQUISITION):
             raise ValueError(
                 "this searcher weighs the expected improvement of one fit: surrogate.mcmc must be null, acquisition the default"

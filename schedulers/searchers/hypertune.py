@@ -45,7 +45,7 @@ class HyperTuneGuide:
             raise ValueError(f"searcher.guide.brackets={brackets} must be at least 1, and the scheduler's own")
         self._encoding = Encoding(space)
         self._tried = Tried(self._encoding)
-        self._surrogate, self._brackets, self._seed = surrogate, brackets, seed
+        self._surrogate, self._brackets, self._seed = surrogate.over(self._encoding.owners()), brackets, seed
         self._latest: tuple[int, Trust | None] = (0, None)
 
     def initial(self, history: History, slot: Slot) -> Proposal | None:

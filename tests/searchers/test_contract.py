@@ -70,6 +70,14 @@ def test_every_searcher_composes_with_every_scheduler_and_tries_legal_configurat
     assert {trial.proposal.source for trial in history.trials} <= {"default", "random", "model", "prior", "incumbent", "initial"}
 
 
+@pytest.mark.parametrize("name", sorted(MODELS - {"dyhpo"}))
+def test_a_surrogate_may_have_one_bandwidth_for_each_hyperparameter(name):
+    searcher = instantiate(composed(name, "surrogate=exp_decay_shared", prior=MIXED_PRIOR).searcher, _partial_=True)(space=mixed_space())
+    history = play(searcher, 8, metric)
+    found = [t.proposal.state["hyperparameters"]["inverse_bandwidth"] for t in history.trials if t.proposal.source == "model"]
+    assert found and {len(each) for each in found} == {Encoding(mixed_space()).num_hyperparameters}
+
+
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_a_replayed_study_decides_the_same_and_goes_on_alike(name, tmp_path):
     """Brackets drawn by a searcher's weights and steps chosen by its scores are computed again, proposals are taken over."""
