@@ -4,7 +4,7 @@ Trains a random design of the benchmark's space once, each configuration to r_ma
 blackbox-repository format. Slices of `slice` configurations are kept in <out>.parts as they are done, so that the same command goes on
 where it was; the table is written when all are there. All other arguments are overrides of conf/main.yaml.
 
-out        the table's folder (must not exist)
+out        the table's folder; if it holds a shorter table of the same design, that is made longer
 configs    how many configurations; the design is a function of the space and `seed`, and a longer one begins with a shorter one
 slice      configurations per file (default 20)
 processes  slices at a time, each on one core (default: one per core; on an accelerator one)
@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -66,13 +67,13 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     if "out" not in settings:
         raise ValueError("out is missing: name the folder of the new table, as in out=tables/electricity")
     out, size, count = Path(settings["out"]), int(settings["slice"]), int(settings["configs"])
-    if out.exists():
-        raise ValueError(f"out={out} exists already; remove it or choose another folder")
     cfg = composed(overrides)
     check_complete(cfg)
     benchmark = make_benchmark(cfg)
     blackbox_format.check_space(benchmark.space)
     configs = design(benchmark, cfg.seed, count)
+    of = {"overrides": sorted(overrides), "seed": int(cfg.seed)}
+    earlier = _earlier(out, of, configs) if out.exists() else np.empty((0, benchmark.r_max, len(OBJECTIVES)), np.float32)
     parts = Path(f"{out}.parts")
     import jax
 
@@ -81,10 +82,11 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     together = int(settings["together"]) or (1 if on_cpu else size)
     processes = int(settings["processes"]) or ((os.cpu_count() or 1) if on_cpu else 1)
     _claim(parts, {"overrides": sorted(overrides), "slice": size})
-    starts = [start for start in range(0, count, size) if not _part(parts, start, configs[start : start + size]).is_file()]
-    print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {-(-count // size)} slices to train", flush=True)
+    slices = {start: configs[start : start + size] for start in range(len(earlier), count, size)}
+    starts = [start for start, some in slices.items() if not _part(parts, start, some).is_file()]
+    print(f"{count} configurations of {benchmark.r_max} epochs, {len(starts)} of {len(slices)} slices to train", flush=True)
     began = time.perf_counter()
-    work = [(cfg, parts, start, configs[start : start + size], together) for start in starts]
+    work = [(cfg, parts, start, slices[start], together) for start in starts]
     # XLA keeps some 8 MB of every program that was ever compiled: where there is one for each network, a process for each slice.
     tasks = 1 if hasattr(benchmark, "train_together") else None
     pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=_prepare, initargs=(processes,), max_tasks_per_child=tasks)
@@ -92,21 +94,52 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
         for done, _ in enumerate(pool.map(_train_slice, work), 1):
             elapsed = time.perf_counter() - began
             print(f"{done}/{len(starts)} slices in {elapsed:.0f} s, {elapsed / done * (len(starts) - done):.0f} s to go", flush=True)
-    pieces = [np.load(_part(parts, start, configs[start : start + size])) for start in range(0, count, size)]
-    values = np.concatenate(pieces)
-    num_diverged = _fill(values, benchmark.mode)
+    values = np.concatenate([earlier, *(np.load(_part(parts, start, some)) for start, some in slices.items())])
+    diverged = _fill(values, benchmark.mode)
     metadata = {
         "objectives_names": list(OBJECTIVES),
         "task_names": [str(getattr(benchmark, "dataset", "task"))],
         "default_metric": OBJECTIVES[0],
         "metric_elapsed_time": OBJECTIVES[1],
         "resource_attr": "hp_epoch",
-        "design": {"overrides": sorted(overrides), "seed": int(cfg.seed), "diverged": num_diverged},
+        "design": {**of, "diverged": diverged},
     }
-    blackbox_format.write(out, blackbox_format.Table(benchmark.space, configs, values[None, :, None], metadata))
+    _write(out, blackbox_format.Table(benchmark.space, configs, values[None, :, None], metadata))
     print(
-        f"{out}: {count} configurations x {benchmark.r_max} epochs; {num_diverged} curves diverged and hold the worst value from there on"
+        f"{out}: {count} configurations x {benchmark.r_max} epochs; {len(diverged)} curves diverged and hold the worst value from there on"
     )
+
+
+def _earlier(out: Path, of: dict[str, Any], configs: Sequence[Config]) -> np.ndarray:
+    """[n, r_max, 2] what the table in `out` holds of the first n < N configurations of this design; nan again where they had diverged."""
+    from experiments.benchmarks import blackbox_format
+
+    table = blackbox_format.read(out)
+    its = table.metadata.get("design", {})
+    num, diverged = len(table.configs), its.get("diverged")
+    if {name: its.get(name) for name in of} != of or not isinstance(diverged, list) or table.configs != list(configs[:num]):
+        raise ValueError(f"out={out} exists already and is no shorter table of this design: remove it or choose another folder")
+    if num >= len(configs):
+        raise ValueError(f"out={out} has {num} configurations already: ask for more than that, or choose another folder")
+    values = np.array(table.values[0, :, 0])
+    for row, r in diverged:
+        values[row, r - 1 :, 0] = np.nan
+    return values
+
+
+def _write(out: Path, table: Any) -> None:
+    """Write the table, in place of a shorter one if there is one, which is there until the longer one is."""
+    from experiments.benchmarks import blackbox_format
+
+    longer, shorter = (out.with_name(f"{out.name}.{word}") for word in ("longer", "shorter"))
+    if not out.exists():
+        return blackbox_format.write(out, table)
+    for left in (longer, shorter):  # by a command that was interrupted
+        shutil.rmtree(left, ignore_errors=True)
+    blackbox_format.write(longer, table)
+    os.rename(out, shorter)
+    os.rename(longer, out)
+    shutil.rmtree(shorter)
 
 
 def make_benchmark(cfg: Any) -> Benchmark:
@@ -188,14 +221,15 @@ def _claim(parts: Path, what: dict[str, Any]) -> None:
     note.write_text(json.dumps(what))
 
 
-def _fill(values: np.ndarray, mode: str) -> int:
-    """Give cells without a number the worst one of the table, in place; returns how many curves had such cells."""
+def _fill(values: np.ndarray, mode: str) -> list[list[int]]:
+    """Give a curve, in place, the worst number of the table from its first cell without one on; returns [row, r of that cell] of each."""
     metrics = values[..., 0]
-    missing = ~np.isfinite(metrics)
+    missing = np.logical_or.accumulate(~np.isfinite(metrics), axis=1)
     if missing.all():
         raise ValueError("every training diverged: there is nothing to write")
     metrics[missing] = (np.nanmax if mode == "min" else np.nanmin)(np.where(missing, np.nan, metrics))
-    return int(missing.any(axis=1).sum())
+    rows = np.flatnonzero(missing.any(axis=1))
+    return np.stack([rows, missing[rows].argmax(axis=1) + 1], axis=1).tolist()
 
 
 if __name__ == "__main__":

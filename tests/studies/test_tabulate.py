@@ -96,9 +96,34 @@ def test_a_longer_design_begins_with_a_shorter_one() -> None:
     assert tabulate.design(benchmark, 1, 5) != tabulate.design(benchmark, 0, 5)
 
 
+def test_a_shorter_table_of_the_design_is_made_longer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["benchmark=mlp", "benchmark.dataset=wine", "benchmark.r_max=2"]
+    # Rates at which some networks diverge, and not only in the first half.
+    wild = "benchmark.space.hyperparameters.learning_rate={type: uniform_float, lower: 1e-3, upper: 1e18, log: true}"
+    assert tabulate.main([*overrides, wild, *arguments(tmp_path, out=tmp_path / "whole", configs=8)]) == 0
+    assert tabulate.main([*overrides, wild, *arguments(tmp_path, configs=4)]) == 0
+    for path in (tmp_path / "table.parts").glob("*.npy"):
+        path.unlink()  # the table is all that is left
+    assert tabulate.main([*overrides, wild, *arguments(tmp_path, configs=8)]) == 0
+    whole, longer = (blackbox_format.read(tmp_path / name) for name in ("whole", "table"))
+    assert longer.configs == whole.configs and longer.metadata == whole.metadata
+    assert np.array_equal(longer.values[..., 0], whole.values[..., 0])
+    rows = [row for row, _ in longer.metadata["design"]["diverged"]]
+    assert min(rows) < 4 <= max(rows) and len(rows) < 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["table", "table.parts", "whole", "whole.parts"]
+    capsys.readouterr()
+    for given, message in (
+        ([*overrides, wild], "has 8 configurations already: ask for more than that"),
+        ([*overrides, wild, "seed=1"], "is no shorter table of this design"),
+        (overrides, "is no shorter table of this design"),
+    ):
+        assert tabulate.main([*given, *arguments(tmp_path, configs=8)]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_diverged_curve_holds_the_worst_value() -> None:
     values = np.array([[[0.5, 1], [0.3, 2]], [[0.9, 1], [np.nan, 2]]], np.float32)
-    assert tabulate._fill(values, "min") == 1
+    assert tabulate._fill(values, "min") == [[1, 2]]
     assert values[1, 1, 0] == np.float32(0.9)
 
 
@@ -106,7 +131,7 @@ def test_a_diverged_curve_holds_the_worst_value() -> None:
     ("changes", "message"),
     [
         ({"configs": 0}, "configs=0 must be a whole number of at least 1"),
-        ({"out": "."}, "out=. exists already"),
+        ({"out": "."}, "benchmark table .: the file metadata.json is missing"),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, changes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]) -> None:
