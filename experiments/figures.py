@@ -87,9 +87,8 @@ def make(settings: dict[str, str]) -> str:
     except PartDone as done:
         return str(done)
     context.say(f"figure {name}, scale {scale}: {time.perf_counter() - began:.0f} s; written to {context.out}")
-    if context.spent:
-        minutes, cores = sum(context.spent.values()) / 60, os.cpu_count() or 1
-        context.say(f"its studies took {minutes:.1f} minutes of one core by their own records: {minutes / cores:.1f} of all {cores}")
+    if context.spent or context.spent_earlier:
+        context.say(context.said_of_time())
     return verdicts
 
 

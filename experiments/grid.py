@@ -64,10 +64,11 @@ class Nothing:
         pass
 
 
-def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) -> pa.Table:
+def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, together: int = 1) -> pa.Table:
     """The events of the study that the composed configuration `cfg` describes; its metadata say how they came about.
 
     `answer`: who answers the model-based searcher's requests (`GPSearcher.answer_with`) if not the searcher itself.
+    `together`: how many studies share the time that this one takes.
     """
     from experiments.build import build, table_of
     from schedulers.run import run
@@ -96,6 +97,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None) ->
         **table_of(parts.benchmark),
         "seconds": parts.budget.seconds,
         "host_seconds": {"build": built - began, "run": done - built},
+        "together": together,
         "versions": {name: version(name) for name in ("jax", "numpy")},
         "cores": os.cpu_count(),
         "threads": {name: os.environ.get(name, "") for name in ("NPROC", "XLA_FLAGS", "OPENBLAS_NUM_THREADS")},
@@ -207,9 +209,10 @@ def made_by(table: pa.Table) -> str:
     return str(metadata(table).get("commit", "unknown"))
 
 
-def core_seconds(table: pa.Table) -> float:
-    """What computing the stored study took, by the clock of the process that did it, compiling included."""
-    return float(sum(metadata(table)["host_seconds"].values()))
+def taken(table: pa.Table) -> float:
+    """The seconds that a process spent on the stored study, by the clock, compiling included; its share, if others went along."""
+    about = metadata(table)
+    return float(sum(about["host_seconds"].values())) / float(about.get("together", 1))
 
 
 def is_stored(study: Study, store: Path) -> bool:

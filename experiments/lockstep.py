@@ -92,11 +92,11 @@ def simulate_together(cfg: Any, seeds: Sequence[int], width: int) -> list[Any]:
     """`grid.simulate` of each seed, at most `width` in lock step at a time on the device."""
     if not has_model(cfg):
         raise ValueError(f"lock step is for searcher=gp and its relatives: {cfg.searcher._target_} asks no model in this way")
-    surrogate, acquisition = made(cfg.searcher.surrogate), made(cfg.searcher.acquisition)
+    acquisition = made(cfg.searcher.acquisition)
 
     def answer_all(requests: list[Request]) -> list[mfgp.Suggestion]:
         arguments = [request.arguments for request in requests]
-        num_fantasies = cfg.searcher.num_fantasies
+        surrogate, num_fantasies = requests[0].surrogate, cfg.searcher.num_fantasies  # all search one space
         return mfgp.suggest_many(surrogate, arguments, width=width, num_fantasies=num_fantasies, acquisition=acquisition)
 
-    return together(len(seeds), lambda number, ask: simulate(cfg, seeds[number], ask), answer_all)
+    return together(len(seeds), lambda number, ask: simulate(cfg, seeds[number], ask, len(seeds)), answer_all)

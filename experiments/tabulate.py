@@ -73,7 +73,8 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     blackbox_format.check_space(benchmark.space)
     configs = design(benchmark, cfg.seed, count)
     of = {"overrides": sorted(overrides), "seed": int(cfg.seed)}
-    earlier = _earlier(out, of, configs) if out.exists() else np.empty((0, benchmark.r_max, len(OBJECTIVES)), np.float32)
+    _finish_writing(out)
+    earlier = _earlier(out, of, configs, benchmark.r_max) if out.exists() else np.empty((0, benchmark.r_max, len(OBJECTIVES)), np.float32)
     parts = Path(f"{out}.parts")
     import jax
 
@@ -110,17 +111,23 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     )
 
 
-def _earlier(out: Path, of: dict[str, Any], configs: Sequence[Config]) -> np.ndarray:
+def _earlier(out: Path, of: dict[str, Any], configs: Sequence[Config], r_max: int) -> np.ndarray:
     """[n, r_max, 2] what the table in `out` holds of the first n < N configurations of this design; nan again where they had diverged."""
     from experiments.benchmarks import blackbox_format
 
-    table = blackbox_format.read(out)
-    its = table.metadata.get("design", {})
-    num, diverged = len(table.configs), its.get("diverged")
-    if {name: its.get(name) for name in of} != of or not isinstance(diverged, list) or table.configs != list(configs[:num]):
-        raise ValueError(f"out={out} exists already and is no shorter table of this design: remove it or choose another folder")
+    try:
+        table = blackbox_format.read(out)
+    except ValueError as error:
+        raise ValueError(f"out={out} exists already and is no table that could be made longer ({error}): choose another folder") from error
+    its, num = table.metadata.get("design", {}), len(table.configs)
+    is_of_design = {name: its.get(name) for name in of} == of and table.values.shape == (1, num, 1, r_max, len(OBJECTIVES))
+    if not is_of_design or table.configs[: len(configs)] != list(configs[:num]):
+        raise ValueError(f"out={out} exists already and is no shorter table of this design: choose another folder")
     if num >= len(configs):
         raise ValueError(f"out={out} has {num} configurations already: ask for more than that, or choose another folder")
+    diverged = its["diverged"] or []  # older tables hold a number
+    if not isinstance(diverged, list):
+        raise ValueError(f"out={out} does not say where its {diverged} curves diverged, so it cannot be made longer: choose another folder")
     values = np.array(table.values[0, :, 0])
     for row, r in diverged:
         values[row, r - 1 :, 0] = np.nan
@@ -128,18 +135,22 @@ def _earlier(out: Path, of: dict[str, Any], configs: Sequence[Config]) -> np.nda
 
 
 def _write(out: Path, table: Any) -> None:
-    """Write the table, in place of a shorter one if there is one, which is there until the longer one is."""
+    """Write the table, in place of a shorter one if there is one."""
     from experiments.benchmarks import blackbox_format
 
-    longer, shorter = (out.with_name(f"{out.name}.{word}") for word in ("longer", "shorter"))
-    if not out.exists():
-        return blackbox_format.write(out, table)
-    for left in (longer, shorter):  # by a command that was interrupted
-        shutil.rmtree(left, ignore_errors=True)
-    blackbox_format.write(longer, table)
-    os.rename(out, shorter)
-    os.rename(longer, out)
-    shutil.rmtree(shorter)
+    blackbox_format.write(_longer(out) if out.exists() else out, table)
+    _finish_writing(out)
+
+
+def _finish_writing(out: Path) -> None:
+    """Put a longer table, which is whole if it is there at all, in place of the shorter one: now, or after an interruption."""
+    if _longer(out).exists():
+        shutil.rmtree(out, ignore_errors=True)
+        os.rename(_longer(out), out)
+
+
+def _longer(out: Path) -> Path:
+    return Path(f"{out}.longer")
 
 
 def make_benchmark(cfg: Any) -> Benchmark:

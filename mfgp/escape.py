@@ -49,7 +49,7 @@ def jointly(
 
 
 def _flags(surrogate: Surrogate, d: int, num_levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each entry of theta: whether it belongs to one coordinate of x, is searched as a logarithm, and is not one of many per level."""
+    """Of each entry of theta: whether it is one of those for coordinates of x, is searched as a logarithm, and is not per level."""
     counts = [int(np.prod(shape)) for shape in surrogate.shapes(d, num_levels)]
     flags = [(p.per == ("coordinate",), p.positive, "level" not in p.per) for p in surrogate.parameters]
     per_coordinate, positive, single = np.repeat(np.array(flags), counts, axis=0).T

@@ -115,7 +115,7 @@ def problem_of(
         fruitless=np.int32(fruitless),
         initial=initial,
         budgets=allot(
-            surrogate.options, seed[1], len(data.y), surrogate.num_owners(d), warm is not None, second is not None, refit, fruitless
+            surrogate.options, seed[1], len(data.y), surrogate.num_bandwidths(d), warm is not None, second is not None, refit, fruitless
         ),
         candidates=candidates,
         free=free & (space.kind != FIXED),

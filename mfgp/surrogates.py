@@ -58,7 +58,7 @@ class Options:
     precision: str = "float64"  # or "float32": see precision.py
     targets: str = "joint"  # "joint", "per_rung" or "copula": see data.TARGETS
     input_warping: bool = False  # learn a monotone transformation of each coordinate of x
-    bandwidths: str = "coordinate"  # one for each, or for all coordinates of a "hyperparameter": see Surrogate.over
+    bandwidths: str = "coordinate"  # one for each, or for all of a "hyperparameter" of the space that is searched: see Surrogate.over
     mcmc: Any = None  # mcmc.Nuts or mcmc.SliceSampling: the acquisition is averaged over draws; None: one best value
     restarts: int = 4  # starting points of a fit without warm start: the initial values, then random ones
     warm_restarts: int = 1  # fresh starting points of a fit besides the warm one; with few rows more, and with many not in every fit
@@ -87,7 +87,7 @@ class Surrogate:
     owners: tuple[int, ...] = ()  # of each coordinate, numbered from 0, where those of one owner share their values; none share if empty
 
     def over(self, owners: Sequence[int]) -> "Surrogate":
-        """This surrogate for a space of which `owners` says which hyperparameter each coordinate belongs to.
+        """This surrogate for a space of which `owners` says which of its hyperparameters each coordinate belongs to.
 
         With options.bandwidths="hyperparameter" all coordinates of a one-hot encoded category, and what says whether a hyperparameter is
         active, share one bandwidth (and one warping): fewer values to be learned, none of which is about a single category.
@@ -99,11 +99,13 @@ class Surrogate:
 
     def shapes(self, num_coordinates: int, num_levels: int) -> list[tuple[int, ...]]:
         """Of every parameter's values in the optimiser's coordinates."""
-        own = self.num_owners(num_coordinates)
+        own = self.num_bandwidths(num_coordinates)
         return [p.shape(own, num_levels) for p in self.parameters]
 
-    def num_owners(self, num_coordinates: int) -> int:
+    def num_bandwidths(self, num_coordinates: int) -> int:
         """How many bandwidths there are for so many coordinates."""
+        if self.options.bandwidths == "hyperparameter" and not self.owners:
+            raise ValueError("surrogate.bandwidths=hyperparameter needs to know which coordinates belong together: see Surrogate.over")
         if self.owners and len(self.owners) != num_coordinates:
             raise ValueError(f"this surrogate is for {len(self.owners)} coordinates, not {num_coordinates}: see Surrogate.over")
         return max(self.owners) + 1 if self.owners else num_coordinates
@@ -113,8 +115,8 @@ class Surrogate:
         parts = self._split(theta, inputs.x.shape[-1], inputs.levels.shape[0])
         values = {p.name: p.bijector.forward(part) for p, part in zip(self.parameters, parts, strict=True)}
         if self.owners:
-            owner = np.array(self.owners)
-            values |= {p.name: values[p.name][owner] for p in self.parameters if "coordinate" in p.per}
+            each = [(p.name, p.per.index("coordinate")) for p in self.parameters if "coordinate" in p.per]
+            values |= {name: jnp.take(values[name], np.array(self.owners), axis=axis) for name, axis in each}
         return self.family(**values)
 
     def _split(self, theta: Any, num_coordinates: int, num_levels: int) -> list[Any]:

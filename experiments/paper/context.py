@@ -16,7 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.code import commit
-from experiments.grid import Study, core_seconds, made_by, run_grid
+from experiments.grid import Study, made_by, run_grid, taken
 from experiments.plots import STYLE
 
 Scale = Literal["smoke", "paper"]
@@ -59,7 +59,8 @@ class Context:
     together: int = 1  # how many seeds advance in lock step
     device: str = "cpu"  # where their models compute
     made_by: set[str] = field(default_factory=set)  # the commits of the studies that were used
-    spent: dict[Study | str, float] = field(default_factory=dict)  # seconds of each of them, of an earlier run's panel as a whole
+    spent: dict[Study, float] = field(default_factory=dict)  # what each of them took, in seconds
+    spent_earlier: dict[str, float | None] = field(default_factory=dict)  # of panels from an earlier run; None: it kept no record
 
     def num_seeds(self, of_paper: int = 30) -> int:
         return self.seeds or (2 if self.scale == "smoke" else of_paper)
@@ -72,8 +73,17 @@ class Context:
             raise PartDone(f"part {first} of {step} of figure {self.name}'s studies is in {self.store}")
         tables = run_grid(studies, self.store, self.compose, self.processes, self.say, self.together)
         self.made_by.update(map(made_by, tables.values()))
-        self.spent.update({study: core_seconds(table) for study, table in tables.items()})
+        self.spent.update({study: taken(table) for study, table in tables.items()})
         return tables
+
+    def said_of_time(self) -> str:
+        """What the figure's studies took, whoever computed them."""
+        known = [*self.spent.values(), *(seconds for seconds in self.spent_earlier.values() if seconds is not None)]
+        minutes, unknown = sum(known) / 60, [name for name, seconds in self.spent_earlier.items() if seconds is None]
+        said = (
+            f"its studies took {minutes:.1f} minutes by their own records, {minutes / self.processes:.1f} with {self.processes} at a time"
+        )
+        return said + (f"; without the panels {'; '.join(unknown)}, of which an earlier run kept no record" if unknown else "")
 
     def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:
         """The study of a method until `seconds`. Later overrides win: the task's, the method's, the task's for a `model`, `more`."""

@@ -133,13 +133,13 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
 
 
 def _spent(studies: Mapping[Any, Study], panels: Mapping[int, Panel], chosen: Sequence[int], context: Context) -> dict[str, float]:
-    """By panel: the seconds that its studies took, by their own records; those of earlier panels are added to the context's."""
-    earlier = {} if context.earlier is None else context.earlier_about().get("spent", {})
-    kept = {panel.name: earlier[panel.name] for number, panel in panels.items() if number not in chosen and panel.name in earlier}
+    """By panel: the seconds that its studies took, by their own records, as far as there are any."""
     mine = {number: {study for (of, _, _), study in studies.items() if of == number} for number in chosen}
-    found = {panels[number].name: sum(context.spent[study] for study in of_panel) for number, of_panel in mine.items()} | kept
-    context.spent.update(kept)
-    return found
+    found = {panels[number].name: sum(context.spent[study] for study in of_panel) for number, of_panel in mine.items()}
+    if context.earlier is not None:
+        before = context.earlier_about().get("spent", {})
+        context.spent_earlier.update({panel.name: before.get(panel.name) for number, panel in panels.items() if number not in chosen})
+    return found | {name: seconds for name, seconds in context.spent_earlier.items() if seconds is not None}
 
 
 Counts = dict[str, dict[str, list[float]]]

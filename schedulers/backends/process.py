@@ -18,9 +18,15 @@ PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> None:
-    """Have this process killed when the one that started it ends, however it does; on Linux, elsewhere nothing happens."""
+    """Have this process killed when the one that started it ends, however it does; on Linux, elsewhere nothing happens.
+
+    It is the end of the thread that started it that counts: one of a pool is started by the main thread or by the pool's own.
+    """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and os.getppid() != parent.pid:  # it ended before
+            os._exit(1)
 
 
 class WorkerProcess:

@@ -36,6 +36,7 @@ DEFAULT_ACQUISITION = mfgp.ExpectedImprovement()
 class Request(NamedTuple):
     """What the model is asked: `arguments` of `mfgp.suggest` besides the searcher's own settings, and what `conclude` needs again."""
 
+    surrogate: Any  # for the space that is searched
     arguments: dict[str, Any]
     pool: np.ndarray  # [C, P] the candidates as vectors
     known: Known
@@ -133,11 +134,11 @@ class GPSearcher:
             kept = cap(trials, resources, metrics, self._most, generator(self._seed, "cap", slot.trial_id))
             trials, resources, metrics = trials[kept], resources[kept], metrics[kept]
         known = self._known(history, slot, trials, resources, metrics)
-        return Request(self._arguments(slot, known, pool, r_acq, self._is_due(*observed)), pool, known, r_acq, observed)
+        return Request(self._surrogate, self._arguments(slot, known, pool, r_acq, self._is_due(*observed)), pool, known, r_acq, observed)
 
     def conclude(self, history: History, slot: Slot, request: Request, suggestion: mfgp.Suggestion) -> Proposal | None:
         """The proposal that follows from the model's answer to `request`; the history must be the one that it was prepared from."""
-        _, pool, known, r_acq, observed = request
+        _, _, pool, known, r_acq, observed = request
         state = self._remember(suggestion, *observed)
         chosen, scores = self._encoding.vectors(np.asarray(suggestion.x)), np.asarray(suggestion.acquisition)
         remark = ""
@@ -265,7 +266,7 @@ class GPSearcher:
         )
 
     def _answer_alone(self, request: Request) -> mfgp.Suggestion:
-        return mfgp.suggest(self._surrogate, **request.arguments, num_fantasies=self._num_fantasies, acquisition=self._acquisition)
+        return mfgp.suggest(request.surrogate, **request.arguments, num_fantasies=self._num_fantasies, acquisition=self._acquisition)
 
     def _padded_pending(self, history: History) -> int:
         """Room for all that is pending: a power of two that never shrinks, so that few sizes are compiled."""

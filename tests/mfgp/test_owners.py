@@ -1,5 +1,7 @@
 """One bandwidth for all coordinates of a hyperparameter: the same kernel with fewer values to be learned."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,8 +40,8 @@ def test_sharing_is_the_kernel_whose_coordinates_happen_to_agree(make, input_war
     (ours, slope), (theirs, slopes) = (jax.jit(loss_and_grad, static_argnums=0)(s, t, data) for s, t in ((shared, theta), (plain, same)))
     lost = loss_of_priors(plain, same, data) - loss_of_priors(shared, theta, data)  # a warping's prior counts once for each value
     assert float(ours) == pytest.approx(float(theirs - lost), abs=1e-9)
-    if not input_warping:
-        np.testing.assert_allclose(slope, summed(shared, plain, slopes), atol=1e-8)
+    of_priors = jax.grad(partial(loss_of_priors, shared))(theta, data), jax.grad(partial(loss_of_priors, plain))(same, data)
+    np.testing.assert_allclose(slope - of_priors[0], summed(shared, plain, slopes - of_priors[1]), atol=1e-8)
 
 
 def per_coordinate(surrogate, name):
@@ -78,3 +80,5 @@ def test_mistakes_are_one_sentence():
         mfgp.matern(bandwidths="group")
     with pytest.raises(ValueError, match="this surrogate is for 5 coordinates, not 3"):
         both(mfgp.matern)[0].box(3, 4)
+    with pytest.raises(ValueError, match="needs to know which coordinates belong together: see Surrogate.over"):
+        mfgp.matern(bandwidths="hyperparameter").box(3, 4)

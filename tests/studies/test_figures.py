@@ -90,7 +90,10 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
         json.loads(pq.read_schema(f / "data" / "figure_test.parquet").metadata[b"figure"])["spent"] for f in (tmp_path / "out", second.out)
     ]
     assert spent[0] == spent[1] and all(spent[0][f"{workers} workers"] > 0 for workers in (1, 4))
-    assert sum(second.spent.values()) == pytest.approx(sum(spent[0].values()))
+    assert sum(second.spent.values()) + second.spent_earlier["1 workers"] == pytest.approx(sum(spent[0].values()))
+    assert second.said_of_time().startswith(f"its studies took {sum(spent[0].values()) / 60:.1f} minutes by their own records")
+    older = replace(second, spent_earlier={"1 workers": None})
+    assert older.said_of_time().endswith("; without the panels 1 workers, of which an earlier run kept no record")
     assert pq.read_table(second.out / "data" / "figure_test.parquet").drop("test").equals(data.drop("test"))  # which is nan
     again = replace(second, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
     assert regret.make(spec, again) == whole

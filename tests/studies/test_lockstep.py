@@ -43,6 +43,11 @@ def test_a_study_is_the_same_alone_and_in_any_company(
     assert sum(sizes) == 8 * len(seeds) and max(sizes) == len(seeds)  # every trial but the four random ones
 
 
+def test_a_surrogate_for_the_space_is_the_same_in_company() -> None:
+    cfg = composed([*BASE, *SMALL, "surrogate=exp_decay_shared"])
+    assert [table.equals(simulate(cfg, seed)) for seed, table in zip((0, 1), simulate_together(cfg, (0, 1), 2), strict=True)] == [True] * 2
+
+
 def test_requests_of_all_that_still_run_are_answered_together() -> None:
     asked: list[list[Any]] = []
 

@@ -66,8 +66,15 @@ def test_no_worker_outlives_the_command(tmp_path: Path) -> None:
             assert becomes(lambda: len(list((tmp_path / "pids").iterdir())) == 2, seconds=60)
         finally:
             running.kill()
-    workers = [Path("/proc", path.name) for path in (tmp_path / "pids").iterdir()]
-    assert becomes(lambda: not any(worker.exists() for worker in workers), seconds=10)
+    workers = [int(path.name) for path in (tmp_path / "pids").iterdir()]
+    assert becomes(lambda: not any(map(runs, workers)), seconds=10)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[0] != "Z"  # one that nobody has waited for yet
+    except OSError:
+        return False
 
 
 def becomes(true: Callable[[], bool], seconds: float) -> bool:
@@ -110,6 +117,10 @@ def test_a_shorter_table_of_the_design_is_made_longer(tmp_path: Path, capsys: py
     assert np.array_equal(longer.values[..., 0], whole.values[..., 0])
     rows = [row for row, _ in longer.metadata["design"]["diverged"]]
     assert min(rows) < 4 <= max(rows) and len(rows) < 8
+    (tmp_path / "table").rename(tmp_path / "table.longer")  # killed before the longer one was in place
+    capsys.readouterr()
+    assert tabulate.main([*overrides, wild, *arguments(tmp_path, configs=8)]) == 2
+    assert "has 8 configurations already" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table", "table.parts", "whole", "whole.parts"]
     capsys.readouterr()
     for given, message in (
@@ -131,7 +142,10 @@ def test_a_diverged_curve_holds_the_worst_value() -> None:
     ("changes", "message"),
     [
         ({"configs": 0}, "configs=0 must be a whole number of at least 1"),
-        ({"out": "."}, "benchmark table .: the file metadata.json is missing"),
+        (
+            {"out": "."},
+            "out=. exists already and is no table that could be made longer (benchmark table .: the file metadata.json is missing)",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, changes: dict[str, object], message: str, capsys: pytest.CaptureFixture[str]) -> None:
