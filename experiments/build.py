@@ -128,8 +128,8 @@ def _check_grid(benchmark: Any, pool_size: int) -> None:
 
 
 def table_of(benchmark: Any) -> dict[str, Any]:
-    """For the records of a study on a table: how many configurations there are, and what became of others."""
-    return {name: getattr(benchmark, name) for name in ("pool_size", "off_grid") if hasattr(benchmark, name)}
+    """For the records of a study on a table: how many configurations there are, what became of others, and a digest of what it holds."""
+    return {name: getattr(benchmark, name) for name in ("pool_size", "off_grid", "digest") if hasattr(benchmark, name)}
 
 
 def _bound(backend: Any, benchmark: Benchmark, num_workers: int, settings: Mapping[str, Any]) -> Callable[..., Backend]:

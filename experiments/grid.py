@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from experiments.code import commit
+from experiments.runtime import machine
 from schedulers.backends.process import end_with_parent
 from schedulers.types import Benchmark, Event, Job, Recording
 
@@ -99,8 +100,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, to
         "host_seconds": {"build": built - began, "run": done - built},
         "together": together,
         "versions": {name: version(name) for name in ("jax", "numpy")},
-        "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name, "") for name in ("NPROC", "XLA_FLAGS", "OPENBLAS_NUM_THREADS")},
+        **machine(),
     }
     return fold.table().replace_schema_metadata({"study": json.dumps(meta)})
 
@@ -173,10 +173,27 @@ def run_grid(
                 future.result()
                 _progress(say, number, len(todo), began)
     tables = {study: load(study, store) for study in wanted}
+    _check_data({study: table for study, table in tables.items() if study not in set(todo)}, store, compose)
     others = sorted({made_by(table) for table in tables.values()} - {commit()})
     if others:
         say(f"some of these studies were made by other code ({', '.join(others)}; this is {commit()}): remove {store} to compute them anew")
     return tables
+
+
+def _check_data(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
+    """Raise ValueError for a stored study of other data than its benchmark has now; one that kept no digest of them is taken as it is."""
+    from experiments.overrides import made
+
+    digests: dict[tuple[str, ...], Any] = {}
+    for study, table in stored.items():
+        kept = metadata(table).get("digest")
+        if kept is None:
+            continue
+        if study.overrides not in digests:
+            digests[study.overrides] = getattr(made(compose(study.overrides).benchmark), "digest", None)
+        if kept != digests[study.overrides]:
+            folder = (store / study.path).parent
+            raise ValueError(f"{folder} holds studies of other data than the benchmark has now: remove it, and they are computed again")
 
 
 def _groups(todo: Sequence[Study], configs: Mapping[tuple[str, ...], Any], size: int) -> list[list[Study]]:

@@ -17,7 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from experiments import cli
-from experiments.runtime import collect_rarely, keep_accelerator_for_trials, limit_mappings, prepare_environment
+from experiments.runtime import collect_rarely, keep_accelerator_for_trials, limit_mappings, machine, prepare_environment
 from experiments.standing import Standing, keep_settings, standing_of, summary_of
 from schedulers.types import Event, Recording
 
@@ -156,8 +156,7 @@ def _write(cfg: DictConfig, folder: Path, parts: Any, notes: _Notes, metric: str
         "interrupted": interrupted,
         **table_of(parts.benchmark),
         "versions": {name: version(name) for name in ("jax", "jaxlib", "numpy", "tensorflow-probability", "ConfigSpace")},
-        "cores": os.cpu_count(),
-        "threads": {name: os.environ.get(name, "") for name in ("NPROC", "OMP_NUM_THREADS", "XLA_FLAGS")},
+        **machine(),
     }
     if not parts.is_simulated:
         meta["compile"] = notes.compiled()

@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import os
+import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,20 @@ KEPT_BYTES = 2**30
 MAPPINGS = Path("/proc/self/maps")
 SCHEDULER_FLAG = "--xla_cpu_enable_concurrency_optimized_scheduler"
 FUSION_FLAG = "--xla_cpu_experimental_ynn_fusion_type"
+
+
+def machine() -> dict[str, object]:
+    """What the bits of a study depend on besides its settings and versions: the processor, and how many threads compute how."""
+    info = Path("/proc/cpuinfo")
+    models = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    )
+    names = ("NPROC", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "XLA_FLAGS")
+    return {
+        "processor": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": {name: os.environ.get(name, "") for name in names},
+    }
 
 
 def cache_dir() -> Path:

@@ -117,6 +117,13 @@ def test_the_readmes_example_script_is_tuned(tmp_path):
     check_accounts(tmp_path, 14)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["trials_by_source"]["model"] == 4
+    assert summary["run"]["processor"] and set(summary["run"]["threads"]) == {
+        "NPROC",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "XLA_FLAGS",
+    }
+    assert summary["run"]["threads"]["OPENBLAS_NUM_THREADS"]
     assert summary["best"]["metric"] < 0.1
     assert "Best metric" in output and "Next: " in output and "\x1b" not in output
     for name in ("figures/regret.png", "figures/trace.png", "journal.sqlite", "study.log", ".hydra/config.yaml"):

@@ -15,6 +15,7 @@ from jaxtyping import Float, Float64
 
 from experiments.benchmarks import blackbox_format
 from experiments.benchmarks.blackbox_format import Table, finite_values
+from experiments.benchmarks.files import digest_of
 from experiments.benchmarks.hub import Missing, fetch
 from schedulers.types import Config, Job, Progress
 
@@ -66,6 +67,7 @@ class Blackbox:
         self._metrics = np.where(np.isfinite(self._elapsed), self._metrics, np.nan)  # what took no known time did not happen
         self._seeds = self._usable_seeds(short_curves == "fail")
         self._columns = {name: _places(table, name) for name in self.space}
+        self.digest = digest_of(self._metrics, self._elapsed, *self._columns.values())
         best = np.min if mode == "min" else np.max
         last = np.ma.masked_invalid(self._metrics[:, :, -1]).mean(axis=1).compressed()  # of a short curve there is none
         self.optimum = float(best(last)) if len(last) else math.nan

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 from scipy.stats import rankdata
 
+from experiments.benchmarks.files import digest_of
 from experiments.benchmarks.space import build_space
 from schedulers.types import Config, Job, Progress
 
@@ -62,7 +63,7 @@ class NASBench201:
         self._few = {} if best_on is None else {"|".join(cells.op_names[o] for o in ops): ops for ops in best_cells(cells, best_on, number)}
         self.space = build_space({"hyperparameters": self._choices(cells)})
         which = list(TASKS).index(task)
-        self.pool_size = len(cells.ops)
+        self.pool_size, self.digest = len(cells.ops), digest_of(self._path)
         self._rows = {tuple(ops): row for row, ops in enumerate(cells.ops.tolist())}
         self._codes = {name: code for code, name in enumerate(cells.op_names)}
         self._seconds = cells.seconds[:, which] / EPOCHS
@@ -175,16 +176,28 @@ def load_cells(folder: str = "nasbench201", data_dir: str | None = None) -> Cell
 @lru_cache(maxsize=2)
 def _cells(path: Path) -> Cells:
     names = ("val_acc_e200_cifar10_seeds", "val_acc_e200_cifar100_seeds", "val_acc_e200_imagenet16_seeds")
+    others = ("test_acc_e200_seedmean", "train_seconds_e200", "lc_cifar10_val_acc")
     try:
         with np.load(path, allow_pickle=False) as file:
             final = tuple(np.asarray(file[name], np.float64) for name in names)
-            others = ("test_acc_e200_seedmean", "train_seconds_e200", "lc_cifar10_val_acc")
             test, seconds, curves = (np.asarray(file[name], np.float64) for name in others)
             cells = Cells(file["ops"].astype(int), tuple(map(str, file["op_names"])), final, test, seconds, file["lc_arch_index"], curves)
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(f"benchmark=nasbench201: {path} is damaged or another table: {' '.join(str(error).split())}") from error
     if len(np.unique(cells.ops, axis=0)) != len(cells.op_names) ** len(EDGES) or not np.isfinite(seconds).all():
         raise ValueError(f"benchmark=nasbench201: {path} does not hold all {len(cells.op_names) ** len(EDGES)} cells")
+    num, known = len(cells.ops), len(cells.real)
+    shapes = {name: (values.shape, (num, values.shape[-1])) for name, values in zip(names, final, strict=True)}
+    shapes |= {name: (values.shape, (num, len(TASKS))) for name, values in zip(others[:2], (test, seconds), strict=True)}
+    for name, (found, expected) in (shapes | {others[2]: (curves.shape, (known, EPOCHS))}).items():
+        if found != expected:
+            raise ValueError(f"benchmark=nasbench201: {path}: {name} has shape {found}; {expected} is expected")
+    if not np.isfinite(curves).all() or not np.isfinite(test).all():
+        raise ValueError(
+            f"benchmark=nasbench201: {path}: {others[2] if np.isfinite(test).all() else others[0]} has cells that are no number"
+        )
+    if known < 2 or len(np.unique(cells.real)) < known or not 0 <= cells.real.min() <= cells.real.max() < num:
+        raise ValueError(f"benchmark=nasbench201: {path}: lc_arch_index must number some of the {num} cells, each once")
     if any(np.isnan(values).all(axis=1).any() for values in final):
         raise ValueError(f"benchmark=nasbench201: {path} has cells without a final accuracy")
     return cells

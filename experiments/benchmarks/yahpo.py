@@ -7,7 +7,7 @@ knows the columns' order but not their names, which therefore stand here. The cu
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64
 
+from experiments.benchmarks.files import digest_of
 from experiments.benchmarks.onnx_model import Network
 from experiments.benchmarks.space import build_space
 from schedulers.types import Config, Job, Progress
@@ -23,6 +24,7 @@ from schedulers.types import Config, Job, Progress
 # for the last bit of a float32, where a whole block is asked for together: matrix products of other sizes round otherwise).
 STAGES = (3, 9, 27, 81, 243)
 BATCH = 32  # configurations evaluated together: enough to share the weights' way through the cache
+FILES = ("model.onnx", "config_space.json", "encoding.json")
 LEAST_SECONDS = 0.01  # of an epoch: a network's cumulative time may fall
 
 
@@ -98,7 +100,8 @@ class Yahpo:
         self.metric_name, self.mode = metric, "max" if "accuracy" in metric else "min"
         self._columns = [self._names.outputs.index(n) for n in (self._names.seconds, "val_accuracy" if metric == "val_error" else metric)]
         self._curves: dict[tuple[Any, ...], Float64[np.ndarray, "2 R"]] = {}
-        _network(self._path / "model.onnx")
+        self.digest = digest_of(*(self._path / name for name in FILES))
+        self._check(space)
 
     def train(self, job: Job, checkpoint_dir: str | None = None) -> Iterator[Progress]:
         """The stretch of the curve that `job` asks for, with the seconds of each epoch."""
@@ -125,6 +128,29 @@ class Yahpo:
         """Metric and elapsed seconds at 1..r_max."""
         elapsed, metrics = self._until(config, self.r_max)[:, : self.r_max]
         return metrics, elapsed
+
+    def _check(self, space: Mapping[str, Any]) -> None:
+        """Raise ValueError in one sentence if the three files are not of this scenario, or not of one another."""
+        parameters = {p["name"]: p for p in space["hyperparameters"]}
+        names = [*self._names.categorical, *self._names.continuous]
+        for name in names:
+            if name not in parameters:
+                raise ValueError(f"benchmark=yahpo: {self._path / 'config_space.json'} has no {name}, which {self.scenario} has")
+        conditional = {condition["child"] for condition in space.get("conditions", [])}
+        for name in self._names.categorical:
+            wanted = {str(choice) for choice in parameters[name].get("choices", [])} | ({"#na#"} if name in conditional else set())
+            if missing := wanted - set(self._codes.get(name, {})):
+                raise ValueError(f"benchmark=yahpo: {self._path / 'encoding.json'} has no code for {name}={min(missing)}")
+        try:
+            outputs = self._evaluate([dict(self.space.get_default_configuration())], [self._names.epochs[0]])
+        except (ValueError, IndexError, KeyError) as error:
+            said = " ".join(str(error).split())
+            raise ValueError(f"benchmark=yahpo: {self._path / 'model.onnx'} does not take what {self.scenario} has ({said})") from error
+        if outputs.shape != (1, 1, len(self._names.outputs)) or not np.isfinite(outputs).all():
+            raise ValueError(
+                f"benchmark=yahpo: {self._path / 'model.onnx'} is of another scenario: it says {outputs.ravel()} where {self.scenario} has "
+                f"{len(self._names.outputs)} numbers"
+            )
 
     def _until(self, config: Config, r: int) -> Float64[np.ndarray, "2 R"]:
         """Elapsed seconds and metric at 1..R, with R >= r."""
@@ -166,7 +192,7 @@ class Yahpo:
             values[i] = [0.0 if name == "epoch" else given[name] for name in numbers]
         values[..., numbers.index("epoch")] = epochs
         arguments = {"x_cat": codes.reshape(-1, len(categories)), "x_cont": values.reshape(-1, len(numbers))}
-        outputs = _network(self._path / "model.onnx")(arguments)
+        outputs = _network(self._path / "model.onnx", self.digest)(arguments)
         return np.asarray(outputs, np.float64).reshape(len(configs), num, -1)
 
 
@@ -175,17 +201,17 @@ def _key(config: Config) -> tuple[Any, ...]:
 
 
 @lru_cache(maxsize=4)
-def _network(path: Path) -> Network:
+def _network(path: Path, digest: str) -> Network:
+    """The network in a file of that content."""
     return Network(path)
 
 
 def _find(scenario: str, folder: str, data_dir: str | None) -> Path:
     roots = [Path(folder)] + ([Path(data_dir, folder)] if data_dir is not None else [])
     paths = [root / scenario for root in roots]
-    files = ("model.onnx", "config_space.json", "encoding.json")
     for path in paths:
         if path.is_dir():
-            missing = [name for name in files if not (path / name).is_file()]
+            missing = [name for name in FILES if not (path / name).is_file()]
             if missing:
                 raise ValueError(f"benchmark=yahpo: {path} lacks {', '.join(missing)}")
             return path

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -106,3 +107,25 @@ def test_an_unknown_task_and_a_missing_or_damaged_file_are_said_in_one_sentence(
     (tmp_path / "nasbench201" / "nasbench201.npz").write_bytes(b"PK\x03\x04 not a table")
     with pytest.raises(ValueError, match=r"nasbench201.npz is damaged or another table"):
         NASBench201(data_dir=str(tmp_path))
+
+
+@real_files
+@pytest.mark.parametrize(
+    ("name", "damage", "message"),
+    [
+        ("lc_cifar10_val_acc", lambda a: np.where(np.arange(200) == 49, np.nan, a), "lc_cifar10_val_acc has cells that are no number"),
+        ("lc_cifar10_val_acc", lambda a: a[:, :150], r"lc_cifar10_val_acc has shape \(200, 150\); \(200, 200\) is expected"),
+        ("val_acc_e200_cifar100_seeds", lambda a: a[5:], r"val_acc_e200_cifar100_seeds has shape \(15620, 3\); \(15625, 3\) is expected"),
+        ("train_seconds_e200", lambda a: a[:, :2], r"train_seconds_e200 has shape \(15625, 2\); \(15625, 3\) is expected"),
+        ("test_acc_e200_seedmean", lambda a: a * np.nan, "test_acc_e200_seedmean has cells that are no number"),
+        ("lc_arch_index", lambda a: a + 15000, "lc_arch_index must number some of the 15625 cells, each once"),
+        ("op_names", lambda a: a[:4], "does not hold all 4096 cells"),
+    ],
+)
+def test_a_table_that_does_not_fit_together_is_said_in_one_sentence(tmp_path: Path, name: str, damage: Any, message: str) -> None:
+    with np.load(Path(str(DATA), "nasbench201", "nasbench201.npz"), allow_pickle=False) as file:
+        arrays = {key: file[key] for key in file.files}
+    np.savez(tmp_path / "nasbench201.npz", **arrays | {name: damage(arrays[name])})
+    with pytest.raises(ValueError, match=message) as caught:
+        NASBench201(folder=str(tmp_path))
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Surrogate models are read from their published files: operators agree with the definition, values with another runtime's."""
 
+import json
 import os
 import pickle
 import shutil
@@ -8,10 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 import pytest
+from ConfigSpace import Configuration
 
 from experiments.benchmarks.onnx_model import Network
 from experiments.benchmarks.yahpo import CELL, Yahpo
+from experiments.grid import simulate
+from experiments.overrides import composed
+from schedulers.encoding import Encoding
 from schedulers.types import Benchmark, Job
 
 DATA = os.environ.get("MFGP_DATA_DIR")
@@ -249,6 +255,53 @@ def test_a_damaged_description_is_named(tmp_path: Path, content: str, said: str)
     with pytest.raises(ValueError, match=rf"encoding.json .*{said}") as caught:
         Yahpo(data_dir=str(tmp_path), task=3945)
     assert "\n" not in str(caught.value)
+
+
+@real_files
+def test_files_that_are_not_of_one_another_are_said_in_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "yahpo" / "lcbench"
+    shutil.copytree(Path(str(DATA), "yahpo", "lcbench"), folder, copy_function=shutil.copyfile)
+    space, codes, model = ((folder / name).read_bytes() for name in ("config_space.json", "encoding.json", "model.onnx"))
+
+    def refused(message: str) -> None:
+        with pytest.raises(ValueError, match=message) as caught:
+            Yahpo(data_dir=str(tmp_path), task=3945)
+        assert "\n" not in str(caught.value)
+
+    fewer = json.loads(codes)
+    del fewer["OpenML_task_id"]["3945"]
+    (folder / "encoding.json").write_text(json.dumps(fewer))
+    refused("encoding.json has no code for OpenML_task_id=3945")
+    (folder / "encoding.json").write_text("{}")
+    refused("encoding.json has no code for OpenML_task_id=")
+    (folder / "encoding.json").write_bytes(codes)
+    described = json.loads(space)
+    described["hyperparameters"] = [p for p in described["hyperparameters"] if p["name"] != "momentum"]
+    (folder / "config_space.json").write_text(json.dumps(described))
+    refused("config_space.json has no momentum, which lcbench has")
+    (folder / "config_space.json").write_bytes(space)
+    shutil.copyfile(Path(str(DATA), "yahpo", "nb301", "model.onnx"), folder / "model.onnx")
+    refused("model.onnx (does not take what lcbench has|is of another scenario)")
+    (folder / "model.onnx").write_bytes(model)
+    Yahpo(data_dir=str(tmp_path), task=3945)
+
+
+@real_files
+@pytest.mark.parametrize("searcher", ["random", "gp"])
+def test_searchers_propose_on_the_conditional_space_of_nb301(searcher: str) -> None:
+    small = ["searcher.num_init_random=4", "searcher.num_candidates=64", "surrogate.max_evaluations=5"] if searcher == "gp" else []
+    limits = ["backend=simulated", "budget.trials=7", "budget.seconds=null", f"data_dir={DATA}"]
+    table = simulate(composed(["benchmark=yahpo", "benchmark.scenario=nb301", f"searcher={searcher}", *limits, *small]), 0)
+    reports = table.filter(pc.equal(table["kind"], "report"))
+    assert pc.count_distinct(reports["trial"]).as_py() == 7 and 0 < pc.min(reports["metric"]).as_py() < 0.5
+    space = Yahpo("nb301", data_dir=DATA).space
+    encoding = Encoding(space)
+    vectors = encoding.sample(100, np.random.default_rng(0))
+    configs = encoding.configs(vectors)
+    # Two edges into each of the four nodes of both cells, and which: the inputs of the first node are the two before it.
+    assert len(space) == 34 and {len(config) for config in configs} == {22} and len({frozenset(config) for config in configs}) > 20
+    for config in configs[:20]:
+        Configuration(space, values=config)  # raises unless exactly the active ones have values
 
 
 def test_an_incomplete_folder_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A grid computes each study once, whole or not at all, and a study does not depend on its company."""
 
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from experiments import grid
+from experiments.benchmarks.blackbox import BUNDLED, Blackbox
 from experiments.code import commit
 from experiments.grid import Study, incumbents, metadata, run_grid
 from experiments.overrides import composed
@@ -35,6 +38,28 @@ def test_a_damaged_study_is_named_with_the_way_out(tmp_path: Path) -> None:
     (tmp_path / study.path).write_bytes(b"PAR")
     with pytest.raises(ValueError, match=r"seed-0.parquet is damaged .*: remove it, and the study is computed again"):
         run_grid([study], tmp_path, composed, say=lambda _: None)
+
+
+def test_a_study_of_other_data_is_refused(tmp_path: Path) -> None:
+    table = Path(BUNDLED, "mlp_digits")
+    shutil.copytree(table, tmp_path / "table")
+    overrides = (
+        BASE[0],
+        "benchmark=blackbox",
+        f"benchmark.folder={tmp_path / 'table'}",
+        "benchmark.off_grid=pool",
+        *BASE[2:],
+        "searcher=random",
+    )
+    study = Study(overrides, 0)
+    first = run_grid([study], tmp_path / "store", composed, say=lambda _: None)[study]
+    assert metadata(first)["digest"] == Blackbox("mlp_digits").digest and metadata(first)["pool_size"] == 200
+    assert run_grid([study], tmp_path / "store", composed, say=lambda _: None)[study].equals(first)
+    values = np.load(table / "objectives_evaluations.npy")
+    values[0, 7, 0, 3, 0] += 0.01
+    np.save(tmp_path / "table" / "objectives_evaluations.npy", values)
+    with pytest.raises(ValueError, match="holds studies of other data than the benchmark has now: remove it, and they are computed again"):
+        run_grid([study], tmp_path / "store", composed, say=lambda _: None)
 
 
 def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
@@ -68,7 +93,9 @@ def test_events_add_up(tmp_path: Path) -> None:
     jobs, reports = (table.filter(pc.equal(table["kind"], kind)) for kind in ("job", "report"))
     assert len(set(jobs["trial"].to_pylist())) == 20
     assert np.all(np.diff(table["time"].to_numpy()) >= 0)
-    assert metadata(table)["workers"] == 3 and set(jobs["worker"].to_pylist()) == {0, 1, 2}
+    about = metadata(table)
+    assert about["threads"]["OPENBLAS_NUM_THREADS"] == os.environ.get("OPENBLAS_NUM_THREADS", "") and about["processor"] and about["cores"]
+    assert about["workers"] == 3 and set(jobs["worker"].to_pylist()) == {0, 1, 2}
     times, best, finals, tests = incumbents(table)
     metrics = reports["metric"].to_numpy()
     assert best[-1] == metrics.min() and np.all(np.diff(best) < 0)
