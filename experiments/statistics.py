@@ -7,7 +7,7 @@ compared seed by seed, on log10 of the regret; what is called equal lies within 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64
 MARGIN = 0.15
 DRAWS = 10_000
 CONFIDENCE = 0.95
-Relation = Literal["better", "no worse", "alike", "no slower"]
+Relation = Literal["better", "no worse", "alike", "no slower", "steadier"]
 
 
 class Steps(NamedTuple):
@@ -69,6 +69,33 @@ def regret_difference(a: Mapping[int, Steps], b: Mapping[int, Steps], when: floa
     return bootstrap(log_regret(known[:, 0], optimum, floor) - log_regret(known[:, 1], optimum, floor))
 
 
+def pooled_difference(pairs: Sequence[tuple[Mapping[int, Steps], Mapping[int, Steps], float, float, float]]) -> Interval:
+    """The mean over several pairs (a, b, when, optimum, floor) of log10 regret of a minus that of b, over the seeds that all have."""
+    seeds = sorted(set.intersection(*(set(a) & set(b) for a, b, *_ in pairs)))
+    values = np.array([[[run[seed].at(np.array([when]))[0] for run in (a, b)] for a, b, when, _, _ in pairs] for seed in seeds]).reshape(
+        -1, len(pairs), 2
+    )
+    known = values[np.isfinite(values).all(axis=(1, 2))]
+    logs = np.stack([log_regret(known[:, i], optimum, floor) for i, (*_, optimum, floor) in enumerate(pairs)], axis=1)
+    return bootstrap((logs[..., 0] - logs[..., 1]).mean(axis=1))
+
+
+def spread_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], when: float, seed: int = 0) -> Interval:
+    """log10 of the standard deviation over seeds of a's value at time `when` over that of b's, with an interval over resampled seeds."""
+    at = np.array([when])
+    pairs = np.array([[run[number].at(at)[0] for run in (a, b)] for number in sorted(a.keys() & b.keys())]).reshape(-1, 2)
+    known = pairs[np.isfinite(pairs).all(axis=1)]
+    if len(known) < 3:
+        return Interval(math.nan, math.nan, math.nan, len(known))
+    chosen = np.random.default_rng(seed).integers(len(known), size=(DRAWS, len(known)))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = np.log10(known[chosen, 0].std(axis=1, ddof=1) / known[chosen, 1].std(axis=1, ddof=1))
+        found = float(np.log10(known[:, 0].std(ddof=1) / known[:, 1].std(ddof=1)))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(ratios[np.isfinite(ratios)], [tail, 1 - tail])
+    return Interval(found, float(low), float(high), len(known))
+
+
 def excess_difference(
     a: Mapping[int, Steps],
     without_a: Mapping[int, Steps],
@@ -104,12 +131,13 @@ def time_ratio(a: Mapping[int, Steps], b: Mapping[int, Steps], horizon: float, o
 def verdict(relation: Relation, found: Interval, is_stand_in: bool) -> str:
     """reproduced, not reproduced or undecided. A stand-in can agree or disagree at most.
 
-    better: the interval lies below zero; it fails if it lies above, or else within the margin. alike: the interval lies within the margin;
-    it fails if it lies outside. no worse (in regret), no slower (in time): the interval lies below the margin; it fails if it lies above.
+    better, steadier (in its spread over seeds): the interval lies below zero; it fails if it lies above, or else within the margin. alike:
+    the interval lies within the margin; it fails if it lies outside. no worse (in regret), no slower (in time): the interval lies below the
+    margin; it fails if it lies above.
     Source: algorithms.md section 5.1.
     """
     within = -MARGIN <= found.low and found.high <= MARGIN
-    if relation == "better":
+    if relation in ("better", "steadier"):
         holds = found.high < 0
         fails = not holds and (found.low > 0 or within)
     elif relation == "alike":

@@ -79,11 +79,14 @@ class Context:
     def said_of_time(self) -> str:
         """What the figure's studies took, whoever computed them."""
         known = [*self.spent.values(), *(seconds for seconds in self.spent_earlier.values() if seconds is not None)]
-        minutes, unknown = sum(known) / 60, [name for name, seconds in self.spent_earlier.items() if seconds is None]
+        unknown = "; ".join(name for name, seconds in self.spent_earlier.items() if seconds is None)
+        if not known:
+            return "an earlier run kept no record of what its studies took"
+        minutes = sum(known) / 60
         said = (
             f"its studies took {minutes:.1f} minutes by their own records, {minutes / self.processes:.1f} with {self.processes} at a time"
         )
-        return said + (f"; without the panels {'; '.join(unknown)}, of which an earlier run kept no record" if unknown else "")
+        return said + (f"; without the panels {unknown}, of which an earlier run kept no record" if unknown else "")
 
     def study(self, task: str, method: str, workers: int, seed: int, *, seconds: float | None, more: Sequence[str] = ()) -> Study:
         """The study of a method until `seconds`. Later overrides win: the task's, the method's, the task's for a `model`, `more`."""
@@ -131,6 +134,8 @@ class Context:
         for claim in claims:
             verdict = claim.verdict if self.scale == "paper" else "not judged at smoke scale"
             rows.append(f"| {claim.text} | {claim.compared} | {claim.found} | **{verdict}** |")
+        if self.scale == "paper" and self.made_by:
+            notes = [*notes, f"The studies were computed by commits {', '.join(sorted(self.made_by))} (+: with changes of its own)."]
         text = "\n".join([f"## {title}", "", *rows, "", *[f"- {note}" for note in notes], "", *[f"{table}\n" for table in tables]])
         self.path("data", "md").write_text(text)
         return text

@@ -9,20 +9,31 @@ import numpy as np
 
 from experiments.paper.context import Claim
 from experiments.paper.panel import Line, Panel
-from experiments.statistics import Interval, excess_difference, log_regret, regret_difference, time_ratio, verdict
+from experiments.statistics import (
+    Interval,
+    excess_difference,
+    log_regret,
+    pooled_difference,
+    regret_difference,
+    spread_ratio,
+    time_ratio,
+    verdict,
+)
 
 SHARES = (0.25, 0.5, 1.0)  # of the panel's time (algorithms.md section 5.1)
 
 
 def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
     """A claim is a relation between two lines: `first` is better than, no worse than or like `second` at a share `at` of the time, or no
-    slower. With `beyond`, a baseline for each, it is about what they lose to these.
+    slower, or steadier. With `beyond`, a baseline for each, it is about what they lose to these; with `final`, about what their incumbents'
+    configurations reach at r_max.
     """
     first, second = panel.line(claim["first"]), panel.line(claim["second"])
     baselines = [panel.line(end) for end in claim.get("beyond", [])]
     if any(line not in panel.runs for line in (first, second, *baselines)):
         return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
-    a, b = panel.runs[first], panel.runs[second]
+    is_final = claim.get("final", False)
+    a, b = ((panel.finals if is_final else panel.runs)[line] for line in (first, second))
     relation, when = claim["relation"], claim.get("at", 1.0)
     names = [panel.name_of(first), panel.name_of(second)]
     if baselines:
@@ -33,11 +44,30 @@ def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
     elif relation == "no slower":
         found, regret = time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)
         said = f"log10 of the times' ratio to a regret of {regret:.3g}: {_interval(found)}"
+    elif relation == "steadier":
+        found = spread_ratio(a, b, when * panel.seconds)
+        said = f"log10 of the spreads' ratio at {when:g} of the time: {_interval(found)}"
     else:
-        found = regret_difference(a, b, when * panel.seconds, panel.optimum, panel.floor)
-        said = f"log10 regret at {when:g} of the time: {_interval(found)}"
+        optimum = final_optimum(panel) if is_final else panel.optimum
+        found = regret_difference(a, b, when * panel.seconds, optimum, panel.floor)
+        said = f"log10 regret{', final epochs,' if is_final else ''} at {when:g} of the time: {_interval(found)}"
     compared = f"{panel.name}: {names[0]} against {names[1]}"
     return Claim(claim["text"], compared, f"{said}, n = {found.n}", verdict(relation, found, panel.stand_in is not None))
+
+
+def judge_pooled(claim: Mapping[str, Any], panels: Sequence[Panel]) -> Claim:
+    """A claim about several panels at once: the mean over them of the difference, seed by seed, and in how many it lies on either side."""
+    when = claim.get("at", 1.0)
+    lines = [(panel.line(claim["first"]), panel.line(claim["second"])) for panel in panels]
+    sides = [
+        (panel.runs[a], panel.runs[b], when * panel.seconds, panel.optimum, panel.floor)
+        for panel, (a, b) in zip(panels, lines, strict=True)
+    ]
+    each, found = [regret_difference(*side) for side in sides], pooled_difference(sides)
+    below, above = sum(one.high < 0 for one in each), sum(one.low > 0 for one in each)
+    compared = f"all {len(panels)} panels ({'; '.join(panel.name for panel in panels)}): {lines[0][0].method} against {lines[0][1].method}"
+    said = f"mean log10 regret at {when:g} of the time: {_interval(found)}, n = {found.n}; interval below 0 in {below}, above in {above}"
+    return Claim(claim["text"], compared, said, verdict(claim["relation"], found, any(panel.stand_in for panel in panels)))
 
 
 def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
@@ -48,7 +78,9 @@ def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
     heads = [f"at {share:g} of the time" for share in SHARES]
     rows = [f"| compared | {' | '.join(heads)} | log10 ratio of times | at 1, final epochs |", "|---|" + "---|" * (len(heads) + 2)]
     pairs = dict.fromkeys(
-        (panel.name, panel.line(claim["first"]), panel.line(claim["second"])) for claim, panel in claims if "beyond" not in claim
+        (panel.name, panel.line(claim["first"]), panel.line(claim["second"]))
+        for claim, panel in claims
+        if not {"beyond", "final"} & set(claim)
     )
     panels = {panel.name: panel for _, panel in claims}
     for name, first, second in pairs:
@@ -57,7 +89,7 @@ def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
             continue
         a, b = panel.runs[first], panel.runs[second]
         found = [regret_difference(a, b, share * panel.seconds, panel.optimum, panel.floor) for share in SHARES]
-        optimum = min(_final_optimum(other) for other in panels.values() if other.task == panel.task)
+        optimum = min(final_optimum(other) for other in panels.values() if other.task == panel.task)
         found.append(time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)[0])
         found.append(regret_difference(panel.finals[first], panel.finals[second], panel.seconds, optimum, panel.floor))
         rows.append(f"| {name}: {panel.name_of(first)} against {panel.name_of(second)} | {' | '.join(map(_interval, found))} |")
@@ -86,7 +118,7 @@ def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
     return "\n".join(rows)
 
 
-def _final_optimum(panel: Panel) -> float:
+def final_optimum(panel: Panel) -> float:
     """The lowest of the final values, and of all others: a curve may end higher than it was."""
     finals = np.concatenate([run.best for runs in panel.finals.values() for run in runs.values()])
     return min(panel.optimum, float(np.min(finals, where=np.isfinite(finals), initial=np.inf)))

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from experiments.grid import Incumbents, Study, incumbents, metadata
 from experiments.paper.context import Context
-from experiments.paper.judged import at_all_times, judge, medians, test_accuracies
+from experiments.paper.judged import at_all_times, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
 from experiments.paper.regret_picture import draw
 from experiments.statistics import Steps
@@ -49,8 +49,10 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         "spent": spent,
     }
     context.write_data(_data(panels, runs), about)
-    compared = [(claim, panels[number]) for claim in spec["claims"] for number in panels_of(claim) if number in panels]
+    single, pooled = ([claim for claim in spec["claims"] if claim.get("pooled", False) is side] for side in (False, True))
+    compared = [(claim, panels[number]) for claim in single for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
+    claims += [judge_pooled(c, [panels[n] for n in panels_of(c)]) for c in pooled if all(n in panels for n in panels_of(c))]
     notes = _notes(spec, list(panels.values()), counts, context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     left_out += [f"{method} with {w} workers" for number in panels for method, w in spec["panels"][number].get("left_out", [])]

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from experiments.statistics import MARGIN, Interval, Steps, bootstrap, excess_difference, mean_curve, regret_difference, time_ratio, verdict
+from experiments.statistics import (
+    MARGIN,
+    Interval,
+    Steps,
+    bootstrap,
+    excess_difference,
+    mean_curve,
+    pooled_difference,
+    regret_difference,
+    spread_ratio,
+    time_ratio,
+    verdict,
+)
 
 
 def runs(*finals: float) -> dict[int, Steps]:
@@ -45,6 +57,31 @@ def test_regrets_are_compared_pair_by_pair_on_a_log_scale() -> None:
 
 def test_a_seed_that_one_method_lacks_does_not_count() -> None:
     assert regret_difference(runs(0.2, 0.3), runs(0.2), 60.0, 0.1, 0.01).n == 1
+
+
+def test_several_panels_count_alike_and_only_seeds_that_all_have() -> None:
+    #            log10 regret  -2, -1         -1, -1             -3, -2             -1, -2
+    first, second = (runs(0.11, 0.2), runs(0.2, 0.2)), (runs(1.001, 1.01, 1.5), runs(1.1, 1.01))
+    found = pooled_difference([(*first, 100.0, 0.1, 1e-6), (*second, 100.0, 1.0, 1e-6)])
+    # seed 0: (-1 - 2) / 2, seed 1: (0 + 0) / 2
+    assert (found.low, found.high, found.n) == (pytest.approx(-1.5), pytest.approx(0.0), 2) and found.median == pytest.approx(-0.75)
+    alone = pooled_difference([(*first, 100.0, 0.1, 1e-6)])
+    assert alone == regret_difference(*first, 100.0, 0.1, 1e-6)
+
+
+def test_spreads_are_compared_as_scipys_paired_bootstrap_compares_them() -> None:
+    rng = np.random.default_rng(5)
+    a, b = rng.normal(0.5, 0.02, 40), rng.normal(0.5, 0.05, 40)
+    found = spread_ratio(runs(*a), runs(*b), 100.0)
+    assert found.median == pytest.approx(np.log10(a.std(ddof=1) / b.std(ddof=1))) and found.n == 40
+
+    def ratio(x: np.ndarray, y: np.ndarray, axis: int) -> np.ndarray:
+        return np.log10(x.std(axis=axis, ddof=1) / y.std(axis=axis, ddof=1))
+
+    other = scipy_bootstrap((a, b), ratio, paired=True, method="percentile", n_resamples=10_000, rng=np.random.default_rng(1))
+    assert (found.low, found.high) == pytest.approx(tuple(other.confidence_interval), abs=0.02)
+    assert verdict("steadier", found, False) == "reproduced"
+    assert math.isnan(spread_ratio(runs(0.1, 0.2), runs(0.1, 0.2), 100.0).median)  # two runs have hardly a spread
 
 
 def test_times_are_compared_to_the_regret_that_the_second_has_at_half_time() -> None:
