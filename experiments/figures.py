@@ -7,6 +7,7 @@ store      where finished studies are kept, to be shared by figures and not comp
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
 panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier
 earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
+tasks      a YAML file with tasks of your own, in the form of conf/figure/tasks.yaml, in place of those of the same names: other tables
 together   how many seeds advance in lock step, their models' suggestions in one call (default 1); device=gpu: on the accelerator
 part       k/n: compute only the k-th of the figure's studies, from 0, and every n-th after it; draw nothing (see experiments.part)
 """
@@ -30,6 +31,7 @@ DEFAULTS = {
     "panels": "",
     "earlier": "",
     "part": "",
+    "tasks": "",
     "together": "1",
     "device": "cpu",
 }
@@ -78,7 +80,7 @@ def make(settings: dict[str, str]) -> str:
         compose=composed,
         together=int(settings["together"]),
         device=settings["device"],
-        tasks=_read("tasks"),
+        tasks=_read("tasks") | (_own_tasks(Path(settings["tasks"])) if settings["tasks"] else {}),
         methods=_read("methods"),
     )
     began = time.perf_counter()
@@ -135,6 +137,26 @@ def _part(text: str) -> tuple[int, int]:
     if not (number.isdigit() and total.isdigit() and int(number) < int(total)):
         raise ValueError(f"part={text} must be k/n, as in part=0/4 to part=3/4")
     return int(number), int(total)
+
+
+def _own_tasks(path: Path) -> dict[Any, Any]:
+    """The tasks in a user's file. Raises ValueError in one sentence for what none of the figures could use."""
+    from omegaconf import OmegaConf
+
+    try:
+        own: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except Exception as error:  # of the file system, the text's encoding, YAML or OmegaConf: the way out is the same
+        raise ValueError(f"tasks={path} cannot be read: {' '.join(str(error).split())}") from error
+    known = _read("tasks")
+    if not isinstance(own, dict):
+        raise ValueError(f"tasks={path} must hold tasks by their names, as conf/figure/tasks.yaml does")
+    for name, task in own.items():
+        if name not in known:
+            raise ValueError(f"tasks={path}: {name} is no task; valid are {', '.join(known)}")
+        lacking = [key for key in ("overrides", "seconds", "floor") if not isinstance(task, dict) or key not in task]
+        if lacking:
+            raise ValueError(f"tasks={path}: {name} lacks {', '.join(lacking)} (see conf/figure/tasks.yaml)")
+    return dict(own)
 
 
 def _read(name: str) -> Any:

@@ -124,6 +124,33 @@ def test_a_part_of_no_figure_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr == "error: figure is missing: give it as figure=..., as in figure=3\n"
 
 
+def test_a_figure_of_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "own.yaml"
+    table = "[benchmark=blackbox, benchmark.folder=mlp_digits, benchmark.off_grid=pool]"
+    own.write_text(f"costly: {{overrides: {table}, seconds: 0.2, floor: 0.001}}\n")
+    command = ["figure=asha20", "scale=smoke", f"tasks={own}", f"out={tmp_path}", f"store={tmp_path / 'store'}", "processes=1"]
+    assert figures.main(command) == 0
+    said = capsys.readouterr().out
+    assert "## ASHA with 20 workers, bracket by bracket\n" in said and "0.01 s against 0." in said  # of digits that are nearly all right
+    for text, message in (
+        ("digits: {}", "digits is no task; valid are helena, jannis"),
+        ("costly: {overrides: [], floor: 1}", "costly lacks seconds (see conf/figure/tasks.yaml)"),
+        ("- costly", "must hold tasks by their names"),
+        ("{", "cannot be read"),
+    ):
+        own.write_text(text)
+        assert figures.main(command) == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples").glob("*cells.yaml")))
+def test_the_example_of_own_tasks_is_one(path: Path) -> None:
+    own = figures._own_tasks(path)
+    for name, task in own.items():
+        assert task["seconds"] == figures._read("tasks")[name]["seconds"] and "stand_in" not in task
+        composed(["backend=simulated", *task["overrides"], "searcher=gp", *task["model"]])
+
+
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
     said = regret.make(SPEC, context(tmp_path, stand_in="synthetic curves"))
     assert said.startswith("## Two methods — stand-in: synthetic curves")
