@@ -61,7 +61,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         part = name.lower().replace(" ", "_").replace("-", "")
         mine = [e for e in examined if e.trace.name == name]
         replace(context, name=f"{context.name}_{part}").save(_draw_curves(mine, kinds[name]))
-    context.save(_draw_calibration(examined, spec["interval"]))
+    context.save(_draw_calibration(examined, spec["interval"], kinds))
     context.write_data(_data(examined), {"title": spec["title"]})
     claims = [claim for e in examined for claim in _claims(e, spec["interval"], kinds[e.trace.name])]
     text = context.write_verdicts(spec["title"], claims, [])
@@ -143,7 +143,7 @@ def _data(examined: Sequence[Examined]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def _draw_calibration(examined: Sequence[Examined], interval: Sequence[float]) -> Figure:
+def _draw_calibration(examined: Sequence[Examined], interval: Sequence[float], kinds: Mapping[str, str]) -> Figure:
     """Coverage of held-out rungs, and rank correlation of new trials, by rung; a column per trace."""
     traces = list(dict.fromkeys(e.trace.name for e in examined))
     width = 2.6 * len(traces) + 1.4
@@ -161,7 +161,7 @@ def _draw_calibration(examined: Sequence[Examined], interval: Sequence[float]) -
                 grid[1, column].plot(e.trace.levels, ranks, **style)
             grid[0, column].axhspan(*interval, color="#EEEEEE", zorder=0)
             grid[0, column].axhline(laboratory.INTERVAL, color="#999999", linewidth=0.6, zorder=1)
-            grid[0, column].set_title(name, fontsize=8)
+            grid[0, column].set_title(f"{name}\n({kinds[name]})", fontsize=8)
             for axes in grid[:, column]:
                 _rungs(axes, mine[0].trace.levels)
             grid[1, column].set_xlabel("resource")
