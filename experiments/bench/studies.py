@@ -26,7 +26,12 @@ RANDOM = {
 }
 LIMITS = ["budget.seconds=null", "workers=4", "backend=simulated"]
 PERIODS, SEEDS = (10, 25), range(1, 5)
-TABLES = {"curves": ["benchmark=curves", "benchmark.noise=0"], "nasbench201": ["benchmark=nasbench201"], "yahpo": TASK}
+TABLES = {
+    "curves": ["benchmark=curves", "benchmark.noise=0"],
+    "nasbench201": ["benchmark=nasbench201"],
+    "lcbench": TASK,
+    "nb301": ["benchmark=yahpo", "benchmark.scenario=nb301"],
+}
 
 
 def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, float, float]:
