@@ -7,8 +7,8 @@ compared seed by seed, on log10 of the regret; what is called equal lies within 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -45,15 +45,15 @@ class Interval(NamedTuple):
     n: int
 
 
-def bootstrap(values: Float64[np.ndarray, " N"], seed: int = 0) -> Interval:
-    """The median of paired differences, and the percentile interval of the median over resampled pairs."""
+def bootstrap(values: Float64[np.ndarray, " N"], seed: int = 0, of: Callable[..., Any] = np.median) -> Interval:
+    """The median of paired differences (or another statistic of them), and its percentile interval over resampled pairs."""
     if len(values) == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     rng = np.random.default_rng(seed)
-    medians = np.median(values[rng.integers(len(values), size=(DRAWS, len(values)))], axis=1)
+    drawn = of(values[rng.integers(len(values), size=(DRAWS, len(values)))], axis=1)
     tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    return Interval(float(np.median(values)), float(low), float(high), len(values))
+    low, high = np.quantile(drawn, [tail, 1 - tail])
+    return Interval(float(of(values, axis=0)), float(low), float(high), len(values))
 
 
 def log_regret(value: np.ndarray, optimum: float, floor: float) -> np.ndarray:

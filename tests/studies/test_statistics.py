@@ -41,6 +41,18 @@ def test_the_interval_is_scipys_percentile_interval_of_the_median() -> None:
     assert (mine.low, mine.high) == pytest.approx(tuple(other.confidence_interval), abs=0.05)
 
 
+def test_another_statistic_has_scipys_interval_too() -> None:
+    values = np.random.default_rng(4).lognormal(size=40)
+
+    def variation(v: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(v.std(axis=axis, ddof=1) / v.mean(axis=axis))
+
+    mine = bootstrap(values, of=variation)
+    other = scipy_bootstrap((values,), variation, method="percentile", n_resamples=10_000, rng=np.random.default_rng(7))
+    assert mine.median == pytest.approx(values.std(ddof=1) / values.mean())
+    assert (mine.low, mine.high) == pytest.approx(tuple(other.confidence_interval), abs=0.05)
+
+
 def test_the_interval_covers_the_true_median_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(0)
     intervals = [bootstrap(rng.normal(size=30), seed=i) for i in range(200)]
