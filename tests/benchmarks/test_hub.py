@@ -124,10 +124,14 @@ def test_a_damaged_file_is_removed_and_fetched_again(server: Server, name: str) 
     assert open_table().task == "cats"
 
 
-def test_an_interrupted_download_leaves_nothing_that_counts(server: Server) -> None:
+def test_an_interrupted_download_leaves_nothing_that_counts(server: Server, tmp_path: Path) -> None:
     server.cut = "objectives_evaluations.npy"
     with pytest.raises(ValueError, match=r"objectives_evaluations.npy is not cached and could not be fetched from the dataset"):
         open_table()
+    assert not list((tmp_path / "cache").rglob(server.cut))
+    whole = {hashlib.sha256(path.read_bytes()).hexdigest() for path in (tmp_path / "served" / "pets").iterdir()}
+    halves = [path for path in (tmp_path / "cache").rglob("blobs/*") if len(path.name) == 64 and path.name not in whole]
+    assert not halves  # what was cut has another name until all of it is there
     server.cut = ""
     assert open_table().task == "cats"
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -220,6 +221,8 @@ def test_a_mistake_on_the_command_line_is_one_sentence(arguments: list[str], mes
 def test_every_figure_is_made_at_smoke_scale(name: str, tmp_path: Path) -> None:
     if name not in NEEDS_NO_DATA and DATA is None:
         pytest.skip("needs MFGP_DATA_DIR")
+    began = time.perf_counter()
     assert figures.main([f"figure={name}", "scale=smoke", f"out={tmp_path}", f"store={tmp_path / 'store'}"]) == 0
+    assert time.perf_counter() - began < 60
     assert (tmp_path / "figures" / f"figure_{name}_smoke.png").stat().st_size > 10_000
     assert "not judged at smoke scale" in (tmp_path / "data" / f"figure_{name}_smoke.md").read_text()

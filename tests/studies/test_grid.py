@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from experiments.benchmarks.blackbox import BUNDLED, Blackbox
 from experiments.code import commit
 from experiments.grid import Study, incumbents, metadata, run_grid
 from experiments.overrides import composed
+from schedulers.searchers.random import RandomSearcher
 
 BASE = ("backend=simulated", "benchmark=curves", "budget.trials=20", "budget.seconds=null", "workers=3")
 HYPERBAND = (*BASE, "searcher=random")
@@ -68,6 +70,20 @@ def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
     others = [Study(HYPERBAND, 0), study, Study(HALVING, 1)]
     together = run_grid(others, tmp_path / "together", composed, processes=2, say=lambda _: None)[study]
     assert alone.equals(together)
+
+
+def test_a_study_does_not_depend_on_the_hosts_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = composed(HYPERBAND)
+    usual, suggest, waits = grid.simulate(cfg, 0), RandomSearcher.suggest, np.random.default_rng(0).uniform(0, 0.05, 1000)
+
+    def slow(self: RandomSearcher, history: Any, slot: Any) -> Any:
+        time.sleep(waits[slot.trial_id])
+        return suggest(self, history, slot)
+
+    monkeypatch.setattr(RandomSearcher, "suggest", slow)
+    assert grid.simulate(cfg, 0).equals(usual)
+    measured = grid.simulate(composed((*HYPERBAND, "backend.decision_time=measured")), 0)
+    assert max(measured["time"].to_pylist()) > max(usual["time"].to_pylist())
 
 
 def test_seeds_in_lock_step_fill_the_store_with_what_they_find_alone(tmp_path: Path) -> None:
