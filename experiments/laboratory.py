@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int
 from scipy.stats import norm, spearmanr
 
 from experiments.overrides import composed, made
+from experiments.simulation import Nothing
 from mfgp.query import Known, believe, learn
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend
@@ -72,16 +73,12 @@ class Band(NamedTuple):
     seen_r: int  # the one cell that was known
 
 
-class _Nothing:
-    def append(self, event: Any) -> None: ...
-
-
 def record(name: str, benchmark: Benchmark, *, trials: int, brackets: int, seed: int = 0) -> Trace:
     """What asynchronous Hyperband (stopping, random search, 4 simulated workers) observes of `trials` configurations."""
     encoding = Encoding(benchmark.space)
     searcher = TrialLimit(RandomSearcher(benchmark.space, seed=seed, default_first=False), trials)
     scheduler = AsyncHyperband(searcher, r_min=1, r_max=benchmark.r_max, brackets=brackets, seed=seed)
-    for _ in run(scheduler, SimulatedBackend(benchmark, 4), _Nothing()):
+    for _ in run(scheduler, SimulatedBackend(benchmark, 4), Nothing()):
         pass
     history = scheduler.history
     sign = 1.0 if benchmark.mode == "min" else -1.0

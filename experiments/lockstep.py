@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import mfgp
-from experiments.grid import has_model, simulate
 from experiments.overrides import made
+from experiments.simulation import has_model, simulate
 from schedulers.searchers.gp import Request
 
 Answer = TypeVar("Answer")
@@ -89,7 +89,7 @@ def together(
 
 
 def simulate_together(cfg: Any, seeds: Sequence[int], width: int) -> list[Any]:
-    """`grid.simulate` of each seed, at most `width` in lock step at a time on the device."""
+    """`simulation.simulate` of each seed, at most `width` in lock step at a time on the device."""
     if not has_model(cfg):
         raise ValueError(f"lock step is for searcher=gp and its relatives: {cfg.searcher._target_} asks no model in this way")
     acquisition = made(cfg.searcher.acquisition)

@@ -19,7 +19,7 @@ import json, logging, sys
 from experiments.runtime import prepare_environment
 prepare_environment()
 logging.basicConfig(stream=sys.stderr)
-from experiments.grid import simulate
+from experiments.simulation import simulate
 from experiments.overrides import composed
 overrides = ["backend=simulated", "benchmark=curves", "searcher=gp", "searcher.num_init_random=3", "budget.trials=6", "budget.seconds=null"]
 table = simulate(composed(overrides), 0)

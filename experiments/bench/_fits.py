@@ -25,8 +25,8 @@ STUDIES = {
 def recorded(overrides: list[str], num_trials: int, seed: int) -> list[tuple[dict[str, Any], Any]]:
     """(request, suggestion) of every suggestion of one simulated study."""
     import mfgp
-    from experiments.grid import simulate
     from experiments.overrides import composed
+    from experiments.simulation import simulate
 
     kept, real = [], mfgp.suggest
 

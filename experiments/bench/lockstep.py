@@ -28,9 +28,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     prepare_environment()
     os.environ["JAX_PLATFORMS"] = "cpu"
-    from experiments.grid import Study, run_grid, simulate
+    from experiments.grid import run_grid
     from experiments.lockstep import simulate_together
     from experiments.overrides import composed
+    from experiments.simulation import simulate
+    from experiments.store import Study
 
     overrides = (*STUDY, f"budget.trials={options.trials}")
     cfg, seeds = composed(overrides), range(options.seeds)

@@ -36,8 +36,9 @@ TABLES = {
 
 def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, float, float]:
     """(events, processor seconds, wall-clock seconds) of one study with 4 workers; building the benchmark is left out."""
-    from experiments.grid import metadata, simulate
     from experiments.overrides import composed
+    from experiments.simulation import simulate
+    from experiments.store import metadata
 
     cfg = composed([*LIMITS, f"budget.trials={trials}", *overrides])
     began = time.process_time()
@@ -48,8 +49,9 @@ def measure(overrides: list[str], trials: int, seed: int = 0) -> tuple[int, floa
 
 def over_cores(seeds: int, trials: int) -> None:
     """That many A-BOHB studies as a figure has them computed: over all cores, one process each."""
-    from experiments.grid import Study, run_grid
+    from experiments.grid import run_grid
     from experiments.overrides import composed
+    from experiments.store import Study
 
     overrides = (*LIMITS, *TASK, *MODEL, f"budget.trials={trials}", f"searcher.refit_period={PERIODS[0]}")
     began = time.perf_counter()

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from experiments.grid import Study
 from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
+from experiments.store import Study
 
 
 def make(spec: Mapping[str, Any], context: Context) -> str:

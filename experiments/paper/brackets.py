@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from matplotlib.figure import Figure
 
-from experiments.grid import Study
 from experiments.paper.context import Claim, Context
 from experiments.plots import COLOURS, STYLE
+from experiments.store import Study
 from schedulers.rungs import bracket_weights, rung_levels
 
 

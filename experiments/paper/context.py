@@ -16,8 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.code import commit
-from experiments.grid import Study, made_by, run_grid, taken
+from experiments.grid import run_grid
 from experiments.plots import STYLE
+from experiments.store import Study, made_by, taken
 
 Scale = Literal["smoke", "paper"]
 

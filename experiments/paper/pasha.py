@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
-from experiments.grid import incumbents
 from experiments.paper.context import Claim, Context, heading
 from experiments.plots import COLOURS, STYLE
 from experiments.statistics import Interval, bootstrap
+from experiments.store import incumbents
 
 FAR_BELOW = 100.0  # half of r_max
 COLUMNS = ("task", "method", "seed", "hours", "validation accuracy", "test accuracy", "largest")

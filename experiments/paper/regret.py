@@ -14,12 +14,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from experiments.grid import Incumbents, Study, incumbents, metadata
 from experiments.paper.context import Context
 from experiments.paper.judged import at_all_times, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
 from experiments.paper.regret_picture import draw
 from experiments.statistics import Steps
+from experiments.store import Incumbents, Study, incumbents, metadata
 
 SMOKE_SHARE = 0.05  # of a panel's time
 

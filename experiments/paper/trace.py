@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from experiments import trace_plot
-from experiments.grid import metadata
 from experiments.paper.context import Claim, Context
 from experiments.statistics import Interval, bootstrap
+from experiments.store import metadata
 
 
 def make(spec: Mapping[str, Any], context: Context) -> str:

@@ -15,8 +15,8 @@ from ConfigSpace import Configuration
 
 from experiments.benchmarks.onnx_model import Network
 from experiments.benchmarks.yahpo import CELL, Yahpo
-from experiments.grid import simulate
 from experiments.overrides import composed
+from experiments.simulation import simulate
 from schedulers.encoding import Encoding
 from schedulers.types import Benchmark, Job
 

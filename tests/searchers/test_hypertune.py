@@ -7,7 +7,7 @@ import pytest
 
 import mfgp
 from experiments.benchmarks.synthetic import Curves
-from experiments.grid import Nothing
+from experiments.simulation import Nothing
 from mfgp.query import Belief
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend

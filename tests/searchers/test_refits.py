@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import mfgp
 from experiments.benchmarks.synthetic import Curves
-from experiments.grid import Nothing
+from experiments.simulation import Nothing
 from schedulers.asha import AsyncHyperband
 from schedulers.backends.simulated import SimulatedBackend
 from schedulers.history import History

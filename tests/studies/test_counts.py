@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from experiments.grid import EVENTS
 from experiments.paper.pasha import _equal
 from experiments.paper.trace import _counts, _tables
+from experiments.simulation import EVENTS
 from experiments.statistics import Interval
 
 

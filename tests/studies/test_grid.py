@@ -12,11 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from experiments import grid
+from experiments import grid, store
 from experiments.benchmarks.blackbox import BUNDLED, Blackbox
 from experiments.code import commit
-from experiments.grid import Study, incumbents, metadata, run_grid
+from experiments.grid import run_grid
 from experiments.overrides import composed
+from experiments.simulation import simulate
+from experiments.store import Study, incumbents, metadata
 from schedulers.searchers.random import RandomSearcher
 
 BASE = ("backend=simulated", "benchmark=curves", "budget.trials=20", "budget.seconds=null", "workers=3")
@@ -74,15 +76,15 @@ def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
 
 def test_a_study_does_not_depend_on_the_hosts_speed(monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = composed(HYPERBAND)
-    usual, suggest, waits = grid.simulate(cfg, 0), RandomSearcher.suggest, np.random.default_rng(0).uniform(0, 0.05, 1000)
+    usual, suggest, waits = simulate(cfg, 0), RandomSearcher.suggest, np.random.default_rng(0).uniform(0, 0.05, 1000)
 
     def slow(self: RandomSearcher, history: Any, slot: Any) -> Any:
         time.sleep(waits[slot.trial_id])
         return suggest(self, history, slot)
 
     monkeypatch.setattr(RandomSearcher, "suggest", slow)
-    assert grid.simulate(cfg, 0).equals(usual)
-    measured = grid.simulate(composed((*HYPERBAND, "backend.decision_time=measured")), 0)
+    assert simulate(cfg, 0).equals(usual)
+    measured = simulate(composed((*HYPERBAND, "backend.decision_time=measured")), 0)
     assert max(measured["time"].to_pylist()) > max(usual["time"].to_pylist())
 
 
@@ -96,7 +98,7 @@ def test_seeds_in_lock_step_fill_the_store_with_what_they_find_alone(tmp_path: P
 
 def test_a_study_of_other_code_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     study, said = Study(HALVING, 0), list[str]()
-    assert grid.made_by(run_grid([study], tmp_path, composed, say=said.append)[study]) == commit()
+    assert store.made_by(run_grid([study], tmp_path, composed, say=said.append)[study]) == commit()
     assert not any("other code" in line for line in said)
     monkeypatch.setattr(grid, "commit", lambda: "123456789abc")
     run_grid([study], tmp_path, composed, say=said.append)
@@ -129,11 +131,11 @@ def test_an_interrupted_store_leaves_no_file_that_counts(tmp_path: Path, monkeyp
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(grid.pq, "write_table", fails)
+    monkeypatch.setattr(store.pq, "write_table", fails)
     study = Study(HYPERBAND, 0)
     with pytest.raises(KeyboardInterrupt):
         run_grid([study], tmp_path, composed, say=lambda _: None)
-    assert not grid.is_stored(study, tmp_path)
+    assert not store.is_stored(study, tmp_path)
 
 
 def test_a_study_that_is_not_simulated_is_refused(tmp_path: Path) -> None:

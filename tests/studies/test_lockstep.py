@@ -8,9 +8,9 @@ import pyarrow as pa
 import pytest
 
 import mfgp
-from experiments.grid import simulate
 from experiments.lockstep import simulate_together, together
 from experiments.overrides import composed
+from experiments.simulation import simulate
 
 SMALL = [
     "surrogate=matern",

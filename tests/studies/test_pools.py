@@ -9,8 +9,9 @@ from ConfigSpace import ConfigurationSpace
 from experiments import tabulate
 from experiments.benchmarks import blackbox_format
 from experiments.build import build
-from experiments.grid import metadata, simulate
 from experiments.overrides import composed
+from experiments.simulation import simulate
+from experiments.store import metadata
 from schedulers.encoding import Encoding
 from schedulers.run import run
 from schedulers.types import Recording
