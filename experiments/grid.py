@@ -32,8 +32,10 @@ def run_grid(
     seeds as `together` says advance in lock step in this process (see `experiments.lockstep`), for accelerators.
     """
     wanted = list(dict.fromkeys(studies))
-    todo = [study for study in wanted if not is_stored(study, store)]
-    say(f"{len(wanted)} studies, {len(wanted) - len(todo)} of them stored in {store}")
+    stored = {study: load(study, store) for study in wanted if is_stored(study, store)}
+    todo = [study for study in wanted if study not in stored]
+    say(f"{len(wanted)} studies, {len(stored)} of them stored in {store}")
+    check_data(stored, store, compose)
     configs = {overrides: compose(overrides) for overrides in dict.fromkeys(study.overrides for study in todo)}
     began = time.perf_counter()
     if together > 1:
@@ -51,8 +53,7 @@ def run_grid(
             for number, future in enumerate(as_completed(futures), 1):
                 future.result()
                 _progress(say, number, len(todo), began)
-    tables = {study: load(study, store) for study in wanted}
-    check_data({study: table for study, table in tables.items() if study not in set(todo)}, store, compose)
+    tables = {study: stored[study] if study in stored else load(study, store) for study in wanted}
     others = sorted({made_by(table) for table in tables.values()} - {commit()})
     if others:
         say(f"some of these studies were made by other code ({', '.join(others)}; this is {commit()}): remove {store} to compute them anew")
