@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from experiments import figures
-from experiments.overrides import composed
+from experiments.overrides import composed, made
 from experiments.paper import regret
 from experiments.paper.context import Context, Scale, heading
 from experiments.statistics import log_regret
@@ -150,6 +150,12 @@ def test_the_example_of_own_tasks_is_one(path: Path) -> None:
     for name, task in own.items():
         assert task["seconds"] == figures._read("tasks")[name]["seconds"] and "stand_in" not in task
         composed(["backend=simulated", *task["overrides"], "searcher=gp", *task["model"]])
+
+
+def test_the_bundled_trainings_of_electricity_are_a_task() -> None:
+    (task,) = figures._own_tasks(Path(__file__).parents[2] / "examples" / "electricity.yaml").values()
+    table = made(composed(["backend=simulated", *task["overrides"]]).benchmark)
+    assert f"a pool of {table.pool_size} trainings" in task["stand_in"]
 
 
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
