@@ -19,7 +19,7 @@ def part(cfg: DictConfig) -> None:
     if OmegaConf.is_missing(cfg, "figure"):
         print("error: figure is missing: give it as figure=..., as in figure=3", file=sys.stderr)
         raise SystemExit(2)
-    given = {name: str(cfg[name]) for name in ("figure", "scale", "store", "seeds", "panels")}
+    given = {name: str(cfg[name]) for name in ("figure", "scale", "store", "seeds", "panels", "tasks")}
     arguments = [f"{name}={value}" for name, value in given.items()]
     GlobalHydra.instance().clear()  # the figure composes its studies with a Hydra of its own
     if figures.main([*arguments, f"part={cfg.part}/{cfg.parts}", "processes=1"]):

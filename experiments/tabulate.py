@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -74,6 +75,8 @@ def tabulate(settings: dict[str, str], overrides: Sequence[str]) -> None:
     configs = design(benchmark, cfg.seed, count)
     of = {"overrides": sorted(overrides), "seed": int(cfg.seed)}
     _finish_writing(out)
+    if _longer(out).exists():
+        raise ValueError(f"{_longer(out)} is where a longer table would be written before it replaces out={out}: remove it")
     earlier = _earlier(out, of, configs, benchmark.r_max) if out.exists() else np.empty((0, benchmark.r_max, len(OBJECTIVES)), np.float32)
     parts = Path(f"{out}.parts")
     import jax
@@ -125,9 +128,9 @@ def _earlier(out: Path, of: dict[str, Any], configs: Sequence[Config], r_max: in
         raise ValueError(f"out={out} exists already and is no shorter table of this design: choose another folder")
     if num >= len(configs):
         raise ValueError(f"out={out} has {num} configurations already: ask for more than that, or choose another folder")
-    diverged = its["diverged"] or []  # older tables hold a number
+    diverged = [] if its.get("diverged") == 0 else its.get("diverged")  # older tables hold a number
     if not isinstance(diverged, list):
-        raise ValueError(f"out={out} does not say where its {diverged} curves diverged, so it cannot be made longer: choose another folder")
+        raise ValueError(f"out={out} does not say which of its curves diverged where, so it cannot be made longer: choose another folder")
     values = np.array(table.values[0, :, 0])
     for row, r in diverged:
         values[row, r - 1 :, 0] = np.nan
@@ -138,14 +141,18 @@ def _write(out: Path, table: Any) -> None:
     """Write the table, in place of a shorter one if there is one."""
     from experiments.benchmarks import blackbox_format
 
-    blackbox_format.write(_longer(out) if out.exists() else out, table)
+    if not out.exists():
+        return blackbox_format.write(out, table)
+    blackbox_format.write(_longer(out), table)
+    aside = Path(tempfile.mkdtemp(dir=out.parent, prefix=f"{out.name}.shorter"))
+    os.rename(out, aside / out.name)
     _finish_writing(out)
+    shutil.rmtree(aside)
 
 
 def _finish_writing(out: Path) -> None:
-    """Put a longer table, which is whole if it is there at all, in place of the shorter one: now, or after an interruption."""
-    if _longer(out).exists():
-        shutil.rmtree(out, ignore_errors=True)
+    """Put a longer table, which is whole if it is there at all, where the shorter one was: now, or after an interruption."""
+    if not out.exists() and _longer(out).exists():
         os.rename(_longer(out), out)
 
 

@@ -122,7 +122,11 @@ def test_a_shorter_table_of_the_design_is_made_longer(tmp_path: Path, capsys: py
     assert tabulate.main([*overrides, wild, *arguments(tmp_path, configs=8)]) == 2
     assert "has 8 configurations already" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table", "table.parts", "whole", "whole.parts"]
-    capsys.readouterr()
+    (tmp_path / "table.longer").mkdir()  # whosever it is, nothing is removed
+    assert tabulate.main([*overrides, wild, *arguments(tmp_path, configs=9)]) == 2
+    assert "table.longer is where a longer table would be written" in capsys.readouterr().err
+    (tmp_path / "table.longer").rmdir()
+    assert blackbox_format.read(tmp_path / "table").configs == whole.configs
     for given, message in (
         ([*overrides, wild], "has 8 configurations already: ask for more than that"),
         ([*overrides, wild, "seed=1"], "is no shorter table of this design"),
