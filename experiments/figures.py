@@ -17,11 +17,13 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from experiments.runtime import prepare_environment
 
+NUMBERS = ("seconds", "worker_seconds", "trace_seconds", "floor")  # of a task
 DEFAULTS = {
     "scale": "paper",
     "out": "outputs/figures",
@@ -67,6 +69,9 @@ def make(settings: dict[str, str]) -> str:
         raise ValueError(f"panels={settings['panels']}: figure {name} has no panels to choose from")
     if settings["earlier"] and spec["kind"] != "regret":
         raise ValueError(f"earlier={settings['earlier']} is for figures of regret over time")
+    own = _own_tasks(Path(settings["tasks"])) if settings["tasks"] else {}
+    if own and not set(own) & (used := _used_tasks(spec)):
+        raise ValueError(f"tasks={settings['tasks']} has {', '.join(own)}, and figure {name} uses {', '.join(sorted(used)) or 'none'}")
     context = Context(
         name=name,
         scale=scale,  # type: ignore[arg-type]
@@ -80,7 +85,7 @@ def make(settings: dict[str, str]) -> str:
         compose=composed,
         together=int(settings["together"]),
         device=settings["device"],
-        tasks=_read("tasks") | (_own_tasks(Path(settings["tasks"])) if settings["tasks"] else {}),
+        tasks=_read("tasks") | own,
         methods=_read("methods"),
     )
     began = time.perf_counter()
@@ -139,6 +144,11 @@ def _part(text: str) -> tuple[int, int]:
     return int(number), int(total)
 
 
+def _used_tasks(spec: Mapping[str, Any]) -> set[str]:
+    panels = [panel["task"] for panel in spec.get("panels", []) if "task" in panel]
+    return {*panels, *spec.get("tasks", []), *([spec["task"]] if "task" in spec else [])}
+
+
 def _own_tasks(path: Path) -> dict[Any, Any]:
     """The tasks in a user's file. Raises ValueError in one sentence for what none of the figures could use."""
     from omegaconf import OmegaConf
@@ -156,6 +166,11 @@ def _own_tasks(path: Path) -> dict[Any, Any]:
         lacking = [key for key in ("overrides", "seconds", "floor") if not isinstance(task, dict) or key not in task]
         if lacking:
             raise ValueError(f"tasks={path}: {name} lacks {', '.join(lacking)} (see conf/figure/tasks.yaml)")
+        for key, value in task.items():
+            if key not in (*NUMBERS, "overrides", "model", "stand_in", "pool"):
+                raise ValueError(f"tasks={path}: {name} has {key}, which is no setting of a task (see conf/figure/tasks.yaml)")
+            if key in NUMBERS and not (isinstance(value, (int, float)) and value > 0):
+                raise ValueError(f"tasks={path}: {name} has {key}: {value}, which must be a positive number")
     return dict(own)
 
 

@@ -122,7 +122,8 @@ def _draw(title: str, found: list[tuple[Mapping[str, Any], list[Agreement], int]
         for i, (line, points, _) in enumerate(found):
             shares, rho, low, high = (np.array([getattr(p, name) for p in points]) for name in ("share", "rho", "low", "high"))
             colour, dashed = COLOURS[i % len(COLOURS)], line["fidelity"] != "epochs"
-            style: Any = {"marker": "s" if dashed else "o", "markersize": 3, "linestyle": "--" if dashed else "-", "linewidth": 1.1}
+            marker = ("s" if dashed else "o") if i < len(COLOURS) else ("D" if dashed else "^")
+            style: Any = {"marker": marker, "markersize": 3, "linestyle": "--" if dashed else "-", "linewidth": 1.1}
             axes.plot(np.append(shares, 1.0), np.append(rho, 1.0), color=colour, label=_name(line), **style)
             axes.fill_between(shares, low, high, color=colour, alpha=0.15, linewidth=0)
         axes.set_xscale("log")

@@ -20,13 +20,13 @@ from experiments.statistics import (
     verdict,
 )
 
-SHARES = (0.25, 0.5, 1.0)  # of the panel's time (algorithms.md section 5.1)
+SHARES = (0.25, 0.5, 1.0)  # of the time that both lines have (algorithms.md section 5.1)
 
 
 def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
-    """A claim is a relation between two lines: `first` is better than, no worse than or like `second` at a share `at` of the time, or no
-    slower, or steadier. With `beyond`, a baseline for each, it is about what they lose to these; with `final`, about what their incumbents'
-    configurations reach at r_max.
+    """A claim is a relation between two lines: `first` is better than, no worse than or like `second` at a share `at` of the time that both
+    have, or no slower, or steadier. With `beyond`, a baseline for each, it is about what they lose to these; with `final`, about what their
+    incumbents' configurations reach at r_max.
     """
     first, second = panel.line(claim["first"]), panel.line(claim["second"])
     baselines = [panel.line(end) for end in claim.get("beyond", [])]
@@ -34,23 +34,24 @@ def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
         return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
     is_final = claim.get("final", False)
     a, b = ((panel.finals if is_final else panel.runs)[line] for line in (first, second))
-    relation, when = claim["relation"], claim.get("at", 1.0)
+    relation, when, seconds = claim["relation"], claim.get("at", 1.0), panel.until(first, second, *baselines)
+    at = panel.when(when, first, second, *baselines)
     names = [panel.name_of(first), panel.name_of(second)]
     if baselines:
         without_a, without_b = (panel.runs[line] for line in baselines)
-        found = excess_difference(a, without_a, b, without_b, when * panel.seconds, panel.optimum, panel.floor)
-        said = f"log10 regret beyond the baselines' at {when:g} of the time: {_interval(found)}"
+        found = excess_difference(a, without_a, b, without_b, when * seconds, panel.optimum, panel.floor)
+        said = f"log10 regret beyond the baselines' at {at}: {_interval(found)}"
         names = [f"{name} beyond {panel.name_of(line)}" for name, line in zip(names, baselines, strict=True)]
     elif relation == "no slower":
-        found, regret = time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)
+        found, regret = time_ratio(a, b, seconds, panel.optimum, panel.floor)
         said = f"log10 of the times' ratio to a regret of {regret:.3g}: {_interval(found)}"
     elif relation == "steadier":
-        found = spread_ratio(a, b, when * panel.seconds)
-        said = f"log10 of the spreads' ratio at {when:g} of the time: {_interval(found)}"
+        found = spread_ratio(a, b, when * seconds)
+        said = f"log10 of the spreads' ratio at {at}: {_interval(found)}"
     else:
         optimum = final_optimum(panel) if is_final else panel.optimum
-        found = regret_difference(a, b, when * panel.seconds, optimum, panel.floor)
-        said = f"log10 regret{', final epochs,' if is_final else ''} at {when:g} of the time: {_interval(found)}"
+        found = regret_difference(a, b, when * seconds, optimum, panel.floor)
+        said = f"log10 regret{', final epochs,' if is_final else ''} at {at}: {_interval(found)}"
     compared = f"{panel.name}: {names[0]} against {names[1]}"
     return Claim(claim["text"], compared, f"{said}, n = {found.n}", verdict(relation, found, panel.stand_in is not None))
 
@@ -60,7 +61,7 @@ def judge_pooled(claim: Mapping[str, Any], panels: Sequence[Panel]) -> Claim:
     when = claim.get("at", 1.0)
     lines = [(panel.line(claim["first"]), panel.line(claim["second"])) for panel in panels]
     sides = [
-        (panel.runs[a], panel.runs[b], when * panel.seconds, panel.optimum, panel.floor)
+        (panel.runs[a], panel.runs[b], when * panel.until(a, b), panel.optimum, panel.floor)
         for panel, (a, b) in zip(panels, lines, strict=True)
     ]
     each, found = [regret_difference(*side) for side in sides], pooled_difference(sides)
@@ -87,18 +88,23 @@ def at_all_times(claims: Sequence[tuple[Mapping[str, Any], Panel]]) -> str:
         panel = panels[name]
         if first not in panel.runs or second not in panel.runs:
             continue
-        a, b = panel.runs[first], panel.runs[second]
-        found = [regret_difference(a, b, share * panel.seconds, panel.optimum, panel.floor) for share in SHARES]
+        a, b, seconds = panel.runs[first], panel.runs[second], panel.until(first, second)
+        found = [regret_difference(a, b, share * seconds, panel.optimum, panel.floor) for share in SHARES]
         optimum = min(final_optimum(other) for other in panels.values() if other.task == panel.task)
-        found.append(time_ratio(a, b, panel.seconds, panel.optimum, panel.floor)[0])
-        found.append(regret_difference(panel.finals[first], panel.finals[second], panel.seconds, optimum, panel.floor))
-        rows.append(f"| {name}: {panel.name_of(first)} against {panel.name_of(second)} | {' | '.join(map(_interval, found))} |")
+        found.append(time_ratio(a, b, seconds, panel.optimum, panel.floor)[0])
+        found.append(regret_difference(panel.finals[first], panel.finals[second], seconds, optimum, panel.floor))
+        within = f", in {seconds:g} s" if seconds < panel.seconds else ""
+        rows.append(f"| {name}: {panel.name_of(first)} against {panel.name_of(second)}{within} | {' | '.join(map(_interval, found))} |")
     return "\n".join(rows) if len(rows) > 2 else ""
 
 
 def medians(panel: Panel) -> str:
     """A sentence: every line's median regret at the end."""
-    at_end = [f"{panel.name_of(line)} {10 ** np.median(_regrets_at_end(panel, line)):.3g}" for line in panel.lines]
+    at_end = [
+        f"{panel.name_of(line)} {10 ** np.median(_regrets_at_end(panel, line)):.3g}"
+        + (f" (after {panel.ends[line]:g} s)" if panel.ends[line] < panel.seconds else "")
+        for line in panel.lines
+    ]
     return f"{panel.name}, median regret after {panel.seconds:g} s against {panel.optimum:.5g}: {', '.join(at_end)}."
 
 
@@ -107,7 +113,7 @@ def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
 
     Runs that have no result by then are left out, and how many there are is said.
     """
-    times = np.array([share * panel.seconds for share in shares])
+    times = np.array([share * panel.until(*panel.lines) for share in shares])
     heads = [f"after {time / 3600:.3g} h" for time in times]
     rows = [f"| {panel.name}: test accuracy of the incumbent (%) | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for line, runs in panel.tests.items():
@@ -125,7 +131,7 @@ def final_optimum(panel: Panel) -> float:
 
 
 def _regrets_at_end(panel: Panel, line: Line) -> np.ndarray:
-    final = np.array([run.at(np.array([panel.seconds]))[0] for run in panel.runs[line].values()])
+    final = np.array([run.at(np.array([panel.ends[line]]))[0] for run in panel.runs[line].values()])
     return log_regret(final[np.isfinite(final)], panel.optimum, panel.floor)
 
 

@@ -21,12 +21,27 @@ class Panel(NamedTuple):
     name: str
     task: str
     stand_in: str | None
-    seconds: float
+    pool: str | None  # what it is instead, if it is the paper's own on no more than a table
+    ends: dict[Line, float]  # seconds
     floor: float
     runs: dict[Line, dict[int, Steps]]
     finals: dict[Line, dict[int, Steps]]  # what the incumbents' configurations reach at r_max
     tests: dict[Line, dict[int, Steps]]  # their test metrics
     several_workers: bool
+
+    @property
+    def seconds(self) -> float:
+        """Where the longest line ends."""
+        return max(self.ends.values())
+
+    def until(self, *lines: Line) -> float:
+        """The time that all these lines have, in seconds."""
+        return min(self.ends[line] for line in lines)
+
+    def when(self, share: float, *lines: Line) -> str:
+        """A share of that time, in words."""
+        seconds = self.until(*lines)
+        return f"{share:g} of the time" + (f" ({share * seconds:g} s)" if seconds < self.seconds else "")
 
     @property
     def optimum(self) -> float:
@@ -59,6 +74,7 @@ def share_optimum(panels: Sequence[Panel]) -> None:
 
 
 def title_of(spec: Mapping[str, Any], panels: Sequence[Panel]) -> str:
-    """The figure's, with what stands in for what."""
+    """The figure's, with what stands in for what, and what is a table of the real thing."""
+    pools = dict.fromkeys(panel.pool for panel in panels if panel.pool)
     stand_ins = dict.fromkeys(panel.stand_in for panel in panels if panel.stand_in)
-    return f"{spec['title']}{' — stand-in: ' + '; '.join(stand_ins) if stand_ins else ''}"
+    return " — ".join([spec["title"], *pools] + ["stand-in: " + "; ".join(stand_ins)] * bool(stand_ins))

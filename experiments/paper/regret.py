@@ -84,14 +84,20 @@ def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
 def _studies(panel: Mapping[str, Any], context: Context) -> dict[tuple[Line, int], Study]:
     is_smoke = context.scale == "smoke"
     workers = [panel["workers"]] if isinstance(panel["workers"], int) else list(panel["workers"])
-    seconds = context.tasks[panel["task"]]["seconds"] * (SMOKE_SHARE if is_smoke else 1)
     return {
-        (Line(method, w), seed): context.study(panel["task"], method, w, seed, seconds=seconds)
+        (Line(method, w), seed): context.study(panel["task"], method, w, seed, seconds=_seconds(panel, w, context))
         for method in panel["methods"]
         for w in (workers[:1] if is_smoke else workers)
         for seed in range(context.num_seeds())
         if [method, w] not in panel.get("left_out", [])
     }
+
+
+def _seconds(panel: Mapping[str, Any], workers: int, context: Context) -> float:
+    """When a study with so many workers ends: some tasks have but so many seconds of work."""
+    task = context.tasks[panel["task"]]
+    share = SMOKE_SHARE if context.scale == "smoke" else 1
+    return share * float(min(task["seconds"], task.get("worker_seconds", np.inf) / workers))
 
 
 def _earlier(spec: Mapping[str, Any], chosen: Sequence[int], context: Context) -> dict[tuple[int, Line, int], Incumbents]:
@@ -128,10 +134,11 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
         if of == number:
             for part, values in zip(parts, (found.best, found.final, found.test), strict=True):
                 part.setdefault(line, {})[seed] = Steps(found.time, values)
-    seconds = task["seconds"] * (SMOKE_SHARE if context.scale == "smoke" else 1)
     best, finals, tests = parts
     several = len({line.workers for line in best}) > 1
-    return Panel(panel["name"], panel["task"], task.get("stand_in"), seconds, task["floor"], best, finals, tests, several)
+    ends = {line: _seconds(panel, line.workers, context) for line in best}
+    about = (panel["name"], panel["task"], task.get("stand_in"), task.get("pool"))
+    return Panel(*about, ends, task["floor"], best, finals, tests, several)
 
 
 def _spent(studies: Mapping[Any, Study], panels: Mapping[int, Panel], chosen: Sequence[int], context: Context) -> dict[str, float]:

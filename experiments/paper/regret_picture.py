@@ -42,10 +42,11 @@ def draw(spec: Mapping[str, Any], panels: Sequence[Panel], is_smoke: bool) -> Fi
             axes.set_title(panel.name, fontsize=8)
             if number % columns == 0:
                 axes.set_ylabel("immediate regret")
-        if len({panel.task for panel in panels}) == 1:  # regrets are of one kind: let the eye compare them
-            limits = [axes.get_ylim() for axes in figure.axes]
-            for axes in figure.axes:
-                _limit(axes, min(low for low, _ in limits), max(high for _, high in limits))
+        for task in {panel.task for panel in panels}:  # regrets are of one kind: let the eye compare them
+            of_task = [axes for axes, panel in zip(figure.axes, panels, strict=True) if panel.task == task]
+            lows, highs = zip(*(axes.get_ylim() for axes in of_task), strict=True)
+            for axes in of_task:
+                _limit(axes, min(lows), max(highs))
     return figure
 
 
@@ -58,13 +59,14 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     methods, workers = (list(dict.fromkeys(values)) for values in zip(*lines, strict=True))
     highest, lowest = 0.0, np.inf
     for line in lines:
-        mean, error = mean_curve(panel.runs[line], grid[known], panel.optimum)
+        times = grid[known & (grid <= panel.ends[line])]
+        mean, error = mean_curve(panel.runs[line], times, panel.optimum)
         mean = np.maximum(mean, panel.floor)
         colour, style = _look(line, methods, workers, panel.several_workers)
-        axes.plot(grid[known] / scale, mean, color=colour, linestyle=style, linewidth=1.1, label=panel.label(line))
+        axes.plot(times / scale, mean, color=colour, linestyle=style, linewidth=1.1, label=panel.label(line))
         if not panel.several_workers and np.isfinite(error).all():
             low = np.maximum(mean - error, panel.floor / 2)
-            axes.fill_between(grid[known] / scale, low, mean + error, color=colour, alpha=0.18, linewidth=0)
+            axes.fill_between(times / scale, low, mean + error, color=colour, alpha=0.18, linewidth=0)
         highest, lowest = max(highest, mean.max(initial=0.0)), min(lowest, mean.min(initial=np.inf))
     axes.set_yscale("log")
     _limit(axes, lowest / 1.4, highest * 1.4)

@@ -14,10 +14,14 @@ from experiments.paper.context import Claim, Context
 from experiments.statistics import Interval, bootstrap
 from experiments.store import metadata
 
+SMOKE_SHARE = 0.25  # of the time
+
 
 def make(spec: Mapping[str, Any], context: Context) -> str:
     """Draw seed 0 of each method, count over all seeds; returns the verdict table."""
-    seconds, workers = float(spec["seconds"]), int(spec["workers"])
+    task = context.tasks[spec["task"]]
+    seconds = float(task.get("trace_seconds", task["seconds"])) * (SMOKE_SHARE if context.scale == "smoke" else 1)
+    workers = int(spec["workers"])
     methods: dict[str, list[str]] = {name: list(more) for name, more in spec["methods"].items()}
     studies = {
         (name, seed): context.study(spec["task"], of, workers, seed, seconds=seconds, more=more)
@@ -26,8 +30,8 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     }
     tables = context.run(list(studies.values()))
     counts = {name: [_counts(tables[studies[name, seed]], seconds) for seed in range(context.num_seeds())] for name in methods}
-    stand_in = context.tasks[spec["task"]].get("stand_in")
-    where = f" (stand-in: {stand_in})" if stand_in else ""
+    stand_in, pool = task.get("stand_in"), task.get("pool")
+    where = f" (stand-in: {stand_in})" if stand_in else f" ({pool})" if pool else ""
     drawn = {}
     for name, found in counts.items():
         table = tables[studies[name, 0]]
@@ -44,7 +48,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         Claim(spec["claims"][0], f"{first} minus {second}, trials at r_max", _said(more_full), _verdict(more_full, stand_in)),
         Claim(spec["claims"][1], f"{first} minus {second}, busy share of the workers", _said(busier), _verdict(busier, stand_in)),
     ]
-    title = f"{spec['title']} — stand-in: {stand_in}" if stand_in else spec["title"]
+    title = " — ".join([spec["title"]] + [pool] * bool(pool) + [f"stand-in: {stand_in}"] * bool(stand_in))
     return context.write_verdicts(
         title, claims, [f"{context.num_seeds()} paired seeds, {seconds:g} s, decision time zero.", *spec["notes"]]
     )

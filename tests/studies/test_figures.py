@@ -20,7 +20,7 @@ from experiments.paper.context import Context, Scale, heading
 from experiments.statistics import log_regret
 
 DATA = os.environ.get("MFGP_DATA_DIR")
-NEEDS_NO_DATA = ("6", "asha", "asha20", "asha500", "fidelities", "laboratory")
+NEEDS_NO_DATA = ("1", "2", "3", "6", "7", "8", "9", "asha", "asha20", "asha500", "fidelities", "laboratory")
 CURVES = {"overrides": ["benchmark=curves"], "seconds": 60, "floor": 1e-4}
 METHODS = {"random": ["searcher=random"], "halving": ["searcher=random", "brackets=1"]}
 MODEL = {"model": ["searcher=gp", "searcher.refit_period=10"]}
@@ -134,8 +134,11 @@ def test_a_figure_of_a_table_of_ones_own(tmp_path: Path, capsys: pytest.CaptureF
     said = capsys.readouterr().out
     assert "## ASHA with 20 workers, bracket by bracket\n" in said and "0.01 s against 0." in said  # of digits that are nearly all right
     for text, message in (
-        ("digits: {}", "digits is no task; valid are helena, jannis"),
+        ("digits: {}", "digits is no task; valid are electricity, helena"),
         ("costly: {overrides: [], floor: 1}", "costly lacks seconds (see conf/figure/tasks.yaml)"),
+        (f"costly: {{overrides: {table}, seconds: soon, floor: 1}}", "costly has seconds: soon, which must be a positive number"),
+        (f"costly: {{overrides: {table}, seconds: 1, floor: 1, pol: 3}}", "costly has pol, which is no setting of a task"),
+        (f"large: {{overrides: {table}, seconds: 1, floor: 1}}", "has large, and figure asha20 uses costly"),
         ("- costly", "must hold tasks by their names"),
         ("{", "cannot be read"),
     ):
@@ -153,9 +156,38 @@ def test_the_example_of_own_tasks_is_one(path: Path) -> None:
 
 
 def test_the_bundled_trainings_of_electricity_are_a_task() -> None:
-    (task,) = figures._own_tasks(Path(__file__).parents[2] / "examples" / "electricity.yaml").values()
+    task = figures._read("tasks")["electricity"]
     table = made(composed(["backend=simulated", *task["overrides"]]).benchmark)
-    assert f"a pool of {table.pool_size} trainings" in task["stand_in"]
+    assert task["pool"] == f"electricity: a pool of {table.pool_size:,} real trainings" and "stand_in" not in task
+
+
+def test_another_data_set_takes_the_place_of_electricity() -> None:
+    (name, task), *others = figures._own_tasks(Path(__file__).parents[2] / "examples" / "helena.yaml").items()
+    assert name == "electricity" and not others
+    helena = figures._read("tasks")["helena"]
+    assert task == helena | {"trace_seconds": 600}
+
+
+def test_on_a_table_more_workers_have_less_time(tmp_path: Path) -> None:
+    panels = [SPEC["panels"][0] | {"workers": [1, 2, 4]}]
+    ends = [{"first": [a, v], "second": [b, w]} for (a, v), (b, w) in ((("random", 4), ("halving", 4)), (("random", 1), ("halving", 2)))]
+    claims = [{"text": "they differ", "relation": "better", **pair} for pair in ends]
+    of_table = context(tmp_path, pool="a table", worker_seconds=60)
+    said = regret.make({"title": "Two methods", "panels": panels, "claims": claims}, of_table)
+    assert said.startswith("## Two methods — a table")
+    assert "median regret after 60 s" in said and said.count("(after 30 s)") == said.count("(after 15 s)") == 2
+    data = pq.read_table(tmp_path / "out" / "data" / "figure_test.parquet").to_pylist()
+    assert {w: max(row["time"] for row in data if row["workers"] == w) <= 60 / w for w in (1, 2, 4)} == {1: True, 2: True, 4: True}
+    optimum = min(row["best"] for row in data)
+
+    def at(method: str, workers: int, when: float) -> np.ndarray:
+        mine = [row for row in data if (row["method"], row["workers"]) == (method, workers) and row["time"] <= when]
+        return log_regret(np.array([min(row["best"] for row in mine if row["seed"] == seed) for seed in range(5)]), optimum, 1e-4)
+
+    for (first, v), (second, w) in ((("random", 4), ("halving", 4)), (("random", 1), ("halving", 2))):
+        found = np.median(at(first, v, 60 / max(v, w)) - at(second, w, 60 / max(v, w)))
+        within = f" ({60 / max(v, w):g} s)" if max(v, w) > 1 else ""
+        assert f"{first} with {v} against {second} with {w} | log10 regret at 1 of the time{within}: {found:+.2f} [" in said
 
 
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
