@@ -108,6 +108,13 @@ def medians(panel: Panel) -> str:
     return f"{panel.name}, median regret after {panel.seconds:g} s against {panel.optimum:.5g}: {', '.join(at_end)}."
 
 
+def at_floor(panel: Panel) -> str:
+    """A sentence: how many of every line's runs can end no better. Where most do, lines look alike since the pool has no more to give."""
+    logs = {line: _regrets_at_end(panel, line) for line in panel.lines}
+    counts = [f"{panel.name_of(line)} {np.sum(each <= np.log10(panel.floor))} of {len(each)}" for line, each in logs.items()]
+    return f"{panel.name}, runs that end within {panel.floor:g} of the best that any found: {', '.join(counts)}."
+
+
 def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
     """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time.
 

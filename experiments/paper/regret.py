@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from experiments.paper.context import Context
-from experiments.paper.judged import at_all_times, judge, judge_pooled, medians, test_accuracies
+from experiments.paper.judged import at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
 from experiments.paper.regret_picture import draw
 from experiments.statistics import Steps
@@ -179,6 +179,8 @@ def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str
     notes = [f"{seeds} paired seeds{'' if is_whole else f' (the paper scale has {of_paper})'}, decision time zero."]
     for panel in panels:
         notes.append(medians(panel))
+        if panel.pool:
+            notes.append(at_floor(panel))
         if panel.name in counts:
             each = ", ".join(f"{line} {started:g}/{full:g}" for line, (started, full) in counts[panel.name].items())
             notes.append(f"{panel.name}, configurations started/trained to r_max in the median: {each}.")

@@ -184,6 +184,8 @@ def test_on_a_table_more_workers_have_less_time(tmp_path: Path) -> None:
         mine = [row for row in data if (row["method"], row["workers"]) == (method, workers) and row["time"] <= when]
         return log_regret(np.array([min(row["best"] for row in mine if row["seed"] == seed) for seed in range(5)]), optimum, 1e-4)
 
+    assert f"best that any found: random with 1 {np.sum(at('random', 1, 60) <= -4)} of 5, random with 2" in said
+
     for (first, v), (second, w) in ((("random", 4), ("halving", 4)), (("random", 1), ("halving", 2))):
         found = np.median(at(first, v, 60 / max(v, w)) - at(second, w, 60 / max(v, w)))
         within = f" ({60 / max(v, w):g} s)" if max(v, w) > 1 else ""
