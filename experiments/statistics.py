@@ -69,6 +69,13 @@ def regret_difference(a: Mapping[int, Steps], b: Mapping[int, Steps], when: floa
     return bootstrap(log_regret(known[:, 0], optimum, floor) - log_regret(known[:, 1], optimum, floor))
 
 
+def is_exhausted(a: Mapping[int, Steps], b: Mapping[int, Steps], when: float, optimum: float, floor: float) -> bool:
+    """Whether in more than half of the pairs neither has regret left: their median difference is zero then, whatever the methods."""
+    at = np.array([when])
+    values = np.array([[run[seed].at(at)[0] for run in (a, b)] for seed in sorted(a.keys() & b.keys())]).reshape(-1, 2)
+    return bool(2 * np.sum((values - optimum <= floor).all(axis=1)) > len(values))
+
+
 def pooled_difference(pairs: Sequence[tuple[Mapping[int, Steps], Mapping[int, Steps], float, float, float]]) -> Interval:
     """The mean over several pairs (a, b, when, optimum, floor) of log10 regret of a minus that of b, over the seeds that all have."""
     seeds = sorted(set.intersection(*(set(a) & set(b) for a, b, *_ in pairs)))

@@ -12,6 +12,7 @@ from experiments.paper.panel import Line, Panel
 from experiments.statistics import (
     Interval,
     excess_difference,
+    is_exhausted,
     log_regret,
     pooled_difference,
     regret_difference,
@@ -32,7 +33,7 @@ def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
     baselines = [panel.line(end) for end in claim.get("beyond", [])]
     if any(line not in panel.runs for line in (first, second, *baselines)):
         return Claim(claim["text"], f"{panel.name}: {first.method} and {second.method}", "not run at this scale", "undecided")
-    is_final = claim.get("final", False)
+    is_final, has_no_regret_left = claim.get("final", False), False
     a, b = ((panel.finals if is_final else panel.runs)[line] for line in (first, second))
     relation, when, seconds = claim["relation"], claim.get("at", 1.0), panel.until(first, second, *baselines)
     at = panel.when(when, first, second, *baselines)
@@ -52,7 +53,10 @@ def judge(claim: Mapping[str, Any], panel: Panel) -> Claim:
         optimum = final_optimum(panel) if is_final else panel.optimum
         found = regret_difference(a, b, when * seconds, optimum, panel.floor)
         said = f"log10 regret{', final epochs,' if is_final else ''} at {at}: {_interval(found)}"
+        has_no_regret_left = is_exhausted(a, b, when * seconds, optimum, panel.floor)
     compared = f"{panel.name}: {names[0]} against {names[1]}"
+    if has_no_regret_left:
+        return Claim(claim["text"], compared, f"{said}, n = {found.n}; most pairs found the best there is", "undecided")
     return Claim(claim["text"], compared, f"{said}, n = {found.n}", verdict(relation, found, panel.stand_in is not None))
 
 
@@ -65,9 +69,12 @@ def judge_pooled(claim: Mapping[str, Any], panels: Sequence[Panel]) -> Claim:
         for panel, (a, b) in zip(panels, lines, strict=True)
     ]
     each, found = [regret_difference(*side) for side in sides], pooled_difference(sides)
+    exhausted = sum(is_exhausted(*side) for side in sides)
     below, above = sum(one.high < 0 for one in each), sum(one.low > 0 for one in each)
     compared = f"all {len(panels)} panels ({'; '.join(panel.name for panel in panels)}): {lines[0][0].method} against {lines[0][1].method}"
     said = f"mean log10 regret at {when:g} of the time: {_interval(found)}, n = {found.n}; interval below 0 in {below}, above in {above}"
+    if 2 * exhausted > len(panels):
+        return Claim(claim["text"], compared, f"{said}; in {exhausted} most pairs found the best there is", "undecided")
     return Claim(claim["text"], compared, said, verdict(claim["relation"], found, any(panel.stand_in for panel in panels)))
 
 

@@ -192,6 +192,15 @@ def test_on_a_table_more_workers_have_less_time(tmp_path: Path) -> None:
         assert f"{first} with {v} against {second} with {w} | log10 regret at 1 of the time{within}: {found:+.2f} [" in said
 
 
+def test_methods_that_found_everything_are_not_compared(tmp_path: Path) -> None:
+    claims = [SPEC["claims"][0] | {"relation": relation, "pooled": pooled} for relation in ("better", "alike") for pooled in (True, False)]
+    claims = [claim | {"panel": [0]} for claim in claims]
+    said = regret.make(SPEC | {"claims": claims}, context(tmp_path, floor=10.0))  # more than any regret
+    assert said.count("most pairs found the best there is | **undecided** |") == 4
+    said = regret.make(SPEC | {"claims": claims}, context(tmp_path, floor=1e-4))
+    assert "most pairs" not in said
+
+
 def test_a_stand_in_is_named_in_title_and_verdict(tmp_path: Path) -> None:
     said = regret.make(SPEC, context(tmp_path, stand_in="synthetic curves"))
     assert said.startswith("## Two methods — stand-in: synthetic curves")

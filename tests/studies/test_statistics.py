@@ -12,6 +12,7 @@ from experiments.statistics import (
     Steps,
     bootstrap,
     excess_difference,
+    is_exhausted,
     mean_curve,
     pooled_difference,
     regret_difference,
@@ -106,6 +107,15 @@ def test_times_are_compared_to_the_regret_that_the_second_has_at_half_time() -> 
     assert time_ratio(slow, late, 100.0, 0.1, 1e-4)[0].n == 0  # one of them has no result at half time
     never = {seed: Steps(np.array([10.0]), np.array([1.0])) for seed in range(3)}
     assert time_ratio(never, slow, 100.0, 0.1, 1e-4)[0].median == pytest.approx(math.log10(100 / 50))
+
+
+def test_a_median_of_pairs_that_found_everything_says_nothing() -> None:
+    a, b = runs(0.1, 0.1, 0.1, 0.1, 0.5), runs(0.1, 0.1005, 0.1, 0.9, 0.1)
+    assert is_exhausted(a, b, 60.0, 0.1, 1e-3)  # three of five pairs
+    assert regret_difference(a, b, 60.0, 0.1, 1e-3).median == 0
+    assert not is_exhausted(a, b, 60.0, 0.1, 1e-4)  # two
+    assert not is_exhausted(a, b, 20.0, 0.1, 1e-3)  # not yet
+    assert not is_exhausted(a, b, 5.0, 0.1, 1e-3)  # no results
 
 
 def test_an_excess_is_beyond_each_ones_own_baseline() -> None:
