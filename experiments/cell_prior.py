@@ -10,7 +10,8 @@ the default those of the networks that train, benchmark=nas201 and jahs (edge_0)
 from __future__ import annotations
 
 import argparse
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -32,14 +33,15 @@ def chosen(cells: Cells, task: str, which: Which, number: int) -> Int[np.ndarray
 
 
 def as_yaml(table: Float64[np.ndarray, "E O"], operations: tuple[str, ...], names: list[str]) -> str:
-    """Entries of a prior: four decimals, the last one such that they sum up to 1."""
-    lines = []
-    for name, row in zip(names, table, strict=True):
-        shown = [f"{p:.4f}" for p in row[:-1]]
-        shown.append(f"{1 - sum(map(float, shown)):.4f}")
-        probabilities = ", ".join(f"{operation}: {p}" for operation, p in zip(operations, shown, strict=True))
-        lines.append(f"{name}:\n  probabilities: {{{probabilities}}}")
-    return "\n".join(lines)
+    """Entries of a prior."""
+    return "\n".join(f"{name}:\n  {probabilities(row, operations)}" for name, row in zip(names, table, strict=True))
+
+
+def probabilities(row: Float64[np.ndarray, " O"], choices: Sequence[Any]) -> str:
+    """A category's entry: four decimals, the last one such that they sum up to 1."""
+    shown = [f"{p:.4f}" for p in row[:-1]]
+    shown.append(f"{1 - sum(map(float, shown)):.4f}")
+    return f"probabilities: {{{', '.join(f'{choice}: {p}' for choice, p in zip(choices, shown, strict=True))}}}"
 
 
 def main(argv: list[str] | None = None) -> None:
