@@ -36,7 +36,7 @@ def draw(spec: Mapping[str, Any], panels: Sequence[Panel], is_smoke: bool) -> Fi
             _draw_panel(axes, panel)
             size = 5 if panel.several_workers else 6
             if below:
-                axes.legend(fontsize=size, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+                axes.legend(fontsize=size, ncols=2, loc="upper center", bbox_to_anchor=(0.45, -0.2), handlelength=1.5, columnspacing=1)
             else:
                 axes.legend(fontsize=size)
             axes.set_title(panel.name, fontsize=8)
