@@ -1,7 +1,8 @@
 """Immediate regret over wall-clock time, methods side by side: figures 2 to 5 and 7 to 9 of Klein et al. 2020.
 
 A specification has `panels` (task, workers, methods; `left_out`: pairs of method and workers) and `claims` (a relation between two lines
-of a panel). The two ends of a claim are compared seed by seed; see `experiments.statistics` for how.
+of a panel). The two ends of a claim are compared seed by seed; see `experiments.statistics` for how. `counted` are claims about how many
+configurations a method starts.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from experiments.paper.context import Context
 from experiments.paper.judged import at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
 from experiments.paper.regret_picture import draw
+from experiments.paper.started import judge_started, started
 from experiments.statistics import Steps
 from experiments.store import Incumbents, Study, incumbents, metadata
 
@@ -37,6 +39,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     runs = dict(sorted(runs.items(), key=lambda item: item[0][0]))
     panels = {number: _panel(spec["panels"][number], number, runs, context) for number, _, _ in runs}
     counts = _counts(studies, events, panels) | _earlier_counts(panels, chosen, context)
+    counted = _counted(spec, studies, events, panels, context)
     spent = _spent(studies, panels, chosen, context)
     share_optimum(list(panels.values()))
     context.save(draw(spec, list(panels.values()), context.scale == "smoke"))
@@ -46,6 +49,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
         "title": spec["title"],
         "optimum": {p.name: p.optimum for p in panels.values()},
         "counts": counts,
+        "counted": counted,
         "spent": spent,
     }
     context.write_data(_data(panels, runs), about)
@@ -53,6 +57,8 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     compared = [(claim, panels[number]) for claim in single for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
     claims += [judge_pooled(c, [panels[n] for n in panels_of(c)]) for c in pooled if all(n in panels for n in panels_of(c))]
+    by_text = {claim["text"]: claim for claim in spec.get("counted", [])}
+    claims += [judge_started(by_text[text], panels[by_text[text].get("panel", 0)], found) for text, found in counted.items()]
     notes = _notes(spec, list(panels.values()), counts, context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     left_out += [f"{method} with {w} workers" for number in panels for method, w in spec["panels"][number].get("left_out", [])]
@@ -170,6 +176,25 @@ def _earlier_counts(panels: Mapping[int, Panel], chosen: Sequence[int], context:
     """The same of the panels that are not computed now, where the data has them."""
     known = {} if context.earlier is None else context.earlier_about().get("counts", {})
     return {panel.name: known[panel.name] for number, panel in panels.items() if number not in chosen and panel.name in known}
+
+
+def _counted(
+    spec: Mapping[str, Any], studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel], context: Context
+) -> dict[str, list[int]]:
+    """By claim: the configurations that its method has started by its time, for each seed; of panels that are not new, an earlier run's."""
+    before = {} if context.earlier is None else context.earlier_about().get("counted", {})
+    found = {}
+    for claim in spec.get("counted", []):
+        number = claim.get("panel", 0)
+        if number not in panels:
+            continue
+        panel = panels[number]
+        line = panel.line(claim["method"])
+        mine = [study for (of, its, _), study in studies.items() if (of, its) == (number, line)]
+        counts = [started(events[study], claim["at"] * panel.ends[line]) for study in mine] or before.get(claim["text"])
+        if counts:
+            found[claim["text"]] = counts
+    return found
 
 
 def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, Any], context: Context) -> list[str]:

@@ -3,7 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from experiments.paper.panel import Line, Panel
 from experiments.paper.pasha import _equal
+from experiments.paper.started import judge_started, started
 from experiments.paper.trace import _counts, _tables
 from experiments.simulation import EVENTS
 from experiments.statistics import Interval
@@ -43,3 +45,22 @@ def test_a_trace_has_one_row_per_trial_and_report() -> None:
 )
 def test_accuracies_are_equal_within_the_others_standard_deviation(low: float, high: float, expected: str) -> None:
     assert _equal(Interval(0.0, low, high, 15), spread=0.3) == expected
+
+
+@pytest.mark.parametrize(("seconds", "trials"), [(0.0, 0), (0.5, 2), (9.0, 2)])
+def test_a_trial_that_goes_on_was_started_once(seconds: float, trials: int) -> None:
+    assert started(events(), seconds) == trials
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [([11, 12, 13, 14, 15], "reproduced"), ([5, 6, 7, 8, 9], "not reproduced"), ([8, 9, 10, 11, 12], "undecided")],
+)
+def test_a_number_of_configurations_is_compared_with_the_papers(counts: list[int], expected: str) -> None:
+    line = Line("ASHA", 4)
+    panel = Panel("curves", "curves", None, None, {line: 60.0}, 0.001, {line: {}}, {}, {}, False)
+    claim = judge_started({"text": "more than ten", "method": "ASHA", "at": 0.5, "more_than": 10}, panel, counts)
+    assert claim.verdict == expected and claim.compared == "curves: ASHA against 10"
+    assert claim.found.startswith(f"configurations started at 0.5 of the time: {counts[2]} [")
+    stood_in = judge_started({"text": "", "method": "ASHA", "at": 0.5, "more_than": 10}, panel._replace(stand_in="x"), counts)
+    assert stood_in.verdict == {"reproduced": "stand-in agrees", "not reproduced": "stand-in disagrees"}.get(expected, expected)

@@ -106,6 +106,18 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
         regret.make(spec, replace(second, earlier=tmp_path))
 
 
+def test_what_a_method_started_is_counted_and_kept_with_the_data(tmp_path: Path) -> None:
+    spec = SPEC | {"counted": [{"text": "many", "method": "halving", "at": 0.5, "more_than": 3}]}
+    first = context(tmp_path)
+    said = regret.make(spec, first)
+    counts = json.loads(pq.read_schema(tmp_path / "out" / "data" / "figure_test.parquet").metadata[b"figure"])["counted"]["many"]
+    later = regret.make(spec | {"counted": [spec["counted"][0] | {"at": 1.0}]}, replace(first, out=tmp_path / "later"))
+    assert len(counts) == 5 and min(counts) > 3 and later != said
+    assert f"| many | curves: halving against 3 | configurations started at 0.5 of the time: {np.median(counts):g} [" in said
+    again = replace(first, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
+    assert regret.make(spec, again) == said
+
+
 def test_parts_of_a_figure_fill_the_store_through_a_launcher(tmp_path: Path) -> None:
     settings = ["figure=asha", "scale=smoke", f"store={tmp_path / 'store'}"]
     command = [sys.executable, "-m", "experiments.part", "-m", *settings, "hydra/launcher=joblib", "parts=2", "part=0,1"]
@@ -240,6 +252,8 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
             method, workers = (end, None) if isinstance(end, str) else end
             assert method in panel["methods"]
             assert workers is None or workers in panel["workers"]
+    for claim in spec.get("counted", []):
+        assert claim["method"] in spec["panels"][claim.get("panel", 0)]["methods"]
 
 
 @pytest.mark.parametrize(
