@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mfgp.kernels import ExpDecay, matern52, warp
+from mfgp import kernels
+from mfgp.kernels import ExpDecay, matern52, squared_distance, warp
 from tests.mfgp import reference
 
 
@@ -135,3 +136,25 @@ def test_warping_is_the_identity_at_one_and_leaves_the_ends_alone() -> None:
     np.testing.assert_allclose(got, reference.kumaraswamy(np.asarray(t), 2.0, 0.5), atol=1e-7)
     slope = jax.grad(lambda a: jnp.sum(warp(t, jnp.full(11, a), jnp.full(11, 0.5))))(2.0)
     assert np.isfinite(slope)
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_the_slopes_of_squared_distances_are_those_of_the_definition(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In either form, forwards, backwards, for many directions at once, and where both sides are the same points."""
+    monkeypatch.setattr(kernels, "FEW", few)
+    rng = np.random.default_rng(0)
+    x, z, w, cotangent = (jnp.asarray(rng.random(shape)) for shape in ((5, 3), (4, 3), (3,), (5, 4)))
+
+    def plain(x, z, w):
+        return jnp.sum((w * (x[:, None] - z[None])) ** 2, axis=-1)
+
+    for arguments in ((0,), (1,), (2,), (0, 1, 2), (0, 2)):
+        forwards, backwards = (tuple(jac(f, arguments)(x, z, w) for f in (squared_distance, plain)) for jac in (jax.jacfwd, jax.jacrev))
+        for found, expected in (forwards, backwards):
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-13)
+    own = [jax.jacrev(lambda x, w, f=f: f(x, x, w), (0, 1))(x, w) for f in (squared_distance, plain)]
+    for a, b in zip(*own, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-13)
+    second = [jax.hessian(lambda w, f=f: jnp.vdot(cotangent, f(x, z, w)))(w) for f in (squared_distance, plain)]
+    np.testing.assert_allclose(*second, atol=1e-13)
