@@ -10,10 +10,12 @@ the default those of the networks that train, benchmark=nas201 and jahs (edge_0)
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from jaxtyping import Float64, Int
 
 from experiments.benchmarks.nasbench201 import EDGES, TASKS, Cells, best_cells, load_cells, worst_cells
@@ -41,7 +43,13 @@ def probabilities(row: Float64[np.ndarray, " O"], choices: Sequence[Any]) -> str
     """A category's entry: four decimals, the last one such that they sum up to 1."""
     shown = [f"{p:.4f}" for p in row[:-1]]
     shown.append(f"{1 - sum(map(float, shown)):.4f}")
-    return f"probabilities: {{{', '.join(f'{choice}: {p}' for choice, p in zip(choices, shown, strict=True))}}}"
+    return f"probabilities: {{{', '.join(f'{key(choice)}: {p}' for choice, p in zip(choices, shown, strict=True))}}}"
+
+
+def key(choice: Any) -> str:
+    """The choice as a key in YAML, quoted where it would else be read as something other than that text (0_1, off)."""
+    text = json.dumps(choice)
+    return str(choice) if isinstance(choice, str) and yaml.safe_load(choice) == choice and choice.isidentifier() else text
 
 
 def main(argv: list[str] | None = None) -> None:

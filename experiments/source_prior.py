@@ -3,8 +3,9 @@
     python -m experiments.source_prior benchmark=yahpo benchmark.task=168331 > conf/prior/mine.yaml
     python -m experiments.main benchmark=yahpo benchmark.task=168329 backend=simulated searcher=priorband scheduler=hyperband +prior=mine
 
-A number gets the chosen configurations' median as default, and the confidence whose width (NePS 0.11's) is nearest to their standard
-deviation on the number's own scale; a category how often each choice occurs, with one added to every count, so that none is ruled out.
+A number gets the chosen configurations' median as default, and the confidence (NePS 0.11's) whose truncated normal at that default has the
+standard deviation nearest to theirs, on the number's own scale; a category how often each choice occurs, with one added to every count, so
+that none is ruled out.
 A conditional hyperparameter is described by those in which it is active. All other arguments are overrides of conf/main.yaml, the source.
 
 take       best (default), half: the better half, which makes a weak prior, or worst: one that misleads
@@ -14,11 +15,13 @@ names      which hyperparameters, with commas between them (default: all)
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import truncnorm
 
 from experiments.cell_prior import probabilities
 from experiments.runtime import prepare_environment
@@ -53,13 +56,13 @@ def made(settings: Mapping[str, str], overrides: Sequence[str]) -> str:
     from experiments.overrides import composed
     from experiments.tabulate import make_benchmark
 
-    for key in ("number", "configs"):
-        if not settings[key].isdigit() or settings[key] == "0":
-            raise ValueError(f"{key}={settings[key]} must be a whole number of at least 1")
     if settings["take"] not in ("best", "half", "worst"):
         raise ValueError(f"take={settings['take']} is unknown: choose best, half or worst")
+    for key, least in (("number", 1), ("configs", 2)):
+        if not settings[key].isdecimal() or int(settings[key]) < least:
+            raise ValueError(f"{key}={settings[key]} must be a whole number of at least {least}")
     number, count = int(settings["number"]), int(settings["configs"])
-    if number > count:
+    if settings["take"] != "half" and number > count:
         raise ValueError(f"number={number} must be from 1 to configs={count}")
     cfg = composed(list(overrides))
     check_complete(cfg)
@@ -68,6 +71,9 @@ def made(settings: Mapping[str, str], overrides: Sequence[str]) -> str:
     if unknown := set(names) - set(benchmark.space):
         raise ValueError(f"names={settings['names']}: the space has no {min(unknown)}; it has {', '.join(benchmark.space)}")
     configs = chosen(benchmark, int(cfg.seed), count, settings["take"], number)
+    entries = described(benchmark, configs, names)
+    if not entries:
+        raise ValueError(f"names={settings['names']}: none of them varies among the chosen configurations, so there is no prior to make")
     which = "better half" if settings["take"] == "half" else f"{number} {settings['take']}"
     command = " ".join([*(f"{key}={value}" for key, value in settings.items() if value != DEFAULTS[key]), *overrides])
     about = f"# Where the {which} of {count:,} random configurations lie:\n# python -m experiments.source_prior {command}"
@@ -97,17 +103,19 @@ def described(benchmark: Benchmark, configs: Sequence[Config], names: Sequence[s
             counts = np.array([sum(value == choice for value in values) for choice in choices]) + 1
             entries[name] = f"{{{probabilities(counts / counts.sum(), choices)}}}"
             continue
-        units = column.encode(np.array([float(column.hp.to_vector(value)) for value in values]))[:, 0]
-        middle = sorted(values)[(len(values) - 1) // 2]
-        short = middle if isinstance(middle, int) else float(f"{middle:.{DIGITS}g}")
+        vectors = np.array([float(column.hp.to_vector(value)) for value in values])
+        middle = values[np.argsort(vectors, kind="stable")[(len(values) - 1) // 2]]
+        short = float(f"{middle:.{DIGITS}g}") if isinstance(middle, float) else middle
         default = short if column.hp.legal_value(short) else middle
-        entries[name] = f"{{default: {default}, confidence: {_confidence(float(np.std(units)))}}}"
+        units, at = column.encode(vectors)[:, 0], float(column.encode(np.array([float(column.hp.to_vector(default))]))[0, 0])
+        entries[name] = f"{{default: {json.dumps(default)}, confidence: {_confidence(float(np.std(units)), at)}}}"
     return entries
 
 
-def _confidence(std: float) -> str:
-    """The word for the width nearest to `std`, in ratio."""
-    return min(STD["neps11"], key=lambda word: abs(np.log(STD["neps11"][word] / max(std, 1e-9))))
+def _confidence(std: float, at: float) -> str:
+    """The word whose normal, with its mean at `at` and truncated to [0, 1], has the standard deviation nearest to `std`, in ratio."""
+    widths = {word: truncnorm((0 - at) / wide, (1 - at) / wide, at, wide).std() for word, wide in STD["neps11"].items()}
+    return min(widths, key=lambda word: abs(np.log(widths[word] / max(std, 1e-9))))
 
 
 if __name__ == "__main__":
