@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import yaml
 from jaxtyping import Float64, Int
 
 from experiments.benchmarks.nasbench201 import EDGES, TASKS, Cells, best_cells, load_cells, worst_cells
 
 Which = Literal["best", "worst"]
+YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "y", "n", "null")
 
 
 def frequencies(ops: Int[np.ndarray, "N E"], num_operations: int) -> Float64[np.ndarray, "E O"]:
@@ -47,9 +47,9 @@ def probabilities(row: Float64[np.ndarray, " O"], choices: Sequence[Any]) -> str
 
 
 def key(choice: Any) -> str:
-    """The choice as a key in YAML, quoted where it would else be read as something other than that text (0_1, off)."""
-    text = json.dumps(choice)
-    return str(choice) if isinstance(choice, str) and yaml.safe_load(choice) == choice and choice.isidentifier() else text
+    """The choice as a key in YAML: quoted where it would else be read as something other than that text (0_1, off)."""
+    is_plain = isinstance(choice, str) and choice.isidentifier() and choice.lower() not in YAML_WORDS
+    return str(choice) if is_plain else json.dumps(choice)
 
 
 def main(argv: list[str] | None = None) -> None:

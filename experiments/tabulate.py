@@ -161,9 +161,14 @@ def _longer(out: Path) -> Path:
 
 
 def make_benchmark(cfg: Any) -> Benchmark:
+    """Raises ValueError in one sentence if its settings are wrong."""
+    from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
-    benchmark: Benchmark = instantiate(cfg.benchmark)
+    try:
+        benchmark: Benchmark = instantiate(cfg.benchmark)
+    except InstantiationException as error:
+        raise ValueError(f"benchmark: {error.__cause__ or error}") from error
     return benchmark
 
 

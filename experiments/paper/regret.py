@@ -19,7 +19,7 @@ from experiments.paper.context import Context
 from experiments.paper.judged import at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.panel import Line, Panel, share_optimum, title_of
 from experiments.paper.regret_picture import draw
-from experiments.paper.started import judge_started, started
+from experiments.paper.started import counted_as, judge_started, started
 from experiments.statistics import Steps
 from experiments.store import Incumbents, Study, incumbents, metadata
 
@@ -57,8 +57,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     compared = [(claim, panels[number]) for claim in single for number in panels_of(claim) if number in panels]
     claims = [judge(claim, panel) for claim, panel in compared]
     claims += [judge_pooled(c, [panels[n] for n in panels_of(c)]) for c in pooled if all(n in panels for n in panels_of(c))]
-    by_text = {claim["text"]: claim for claim in spec.get("counted", [])}
-    claims += [judge_started(by_text[text], panels[by_text[text].get("panel", 0)], found) for text, found in counted.items()]
+    claims += [judge_started(claim, panels[number], counted) for claim, number in _counted_in(spec, panels)]
     notes = _notes(spec, list(panels.values()), counts, context)
     left_out = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     left_out += [f"{method} with {w} workers" for number in panels for method, w in spec["panels"][number].get("left_out", [])]
@@ -181,20 +180,21 @@ def _earlier_counts(panels: Mapping[int, Panel], chosen: Sequence[int], context:
 def _counted(
     spec: Mapping[str, Any], studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel], context: Context
 ) -> dict[str, list[int]]:
-    """By claim: the configurations that its method has started by its time, for each seed; of panels that are not new, an earlier run's."""
-    before = {} if context.earlier is None else context.earlier_about().get("counted", {})
+    """By `counted_as`: what a claim's method has started, for each seed; of panels that are not new, as an earlier run found it."""
     found = {}
-    for claim in spec.get("counted", []):
-        number = claim.get("panel", 0)
-        if number not in panels:
-            continue
+    for claim, number in _counted_in(spec, panels):
         panel = panels[number]
         line = panel.line(claim["method"])
         mine = [study for (of, its, _), study in studies.items() if (of, its) == (number, line)]
-        counts = [started(events[study], claim["at"] * panel.ends[line]) for study in mine] or before.get(claim["text"])
-        if counts:
-            found[claim["text"]] = counts
-    return found
+        if mine:
+            found[counted_as(claim, panel)] = [started(events[study], claim["at"] * panel.ends[line]) for study in mine]
+    before = {} if context.earlier is None else context.earlier_about().get("counted", {})
+    known = {name: counts[: context.num_seeds()] for name, counts in before.items() if len(counts) >= context.num_seeds()}
+    return known | found
+
+
+def _counted_in(spec: Mapping[str, Any], panels: Mapping[int, Panel]) -> list[tuple[Mapping[str, Any], int]]:
+    return [(claim, claim.get("panel", 0)) for claim in spec.get("counted", []) if claim.get("panel", 0) in panels]
 
 
 def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, Any], context: Context) -> list[str]:

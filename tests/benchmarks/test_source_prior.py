@@ -2,17 +2,19 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from ConfigSpace import ConfigurationSpace
+from ConfigSpace import CategoricalHyperparameter, ConfigurationSpace, OrdinalHyperparameter
 from omegaconf import OmegaConf
+from scipy.stats import truncnorm
 
 from experiments.cli import CONFIG_DIR
 from experiments.overrides import composed
 from experiments.source_prior import DEFAULTS, chosen, described, made, main
-from experiments.tabulate import make_benchmark
+from experiments.tabulate import design, make_benchmark
 from schedulers.encoding import Encoding
 from schedulers.searchers.user_prior import Prior
 from schedulers.types import Job, Progress
@@ -22,27 +24,51 @@ CURVES = ["benchmark=curves", "benchmark.noise=0"]
 
 
 class Bowl:
-    """The last value is the distance of `rate` from 0.01 in decades, more where `kind` is b; nothing can be read off earlier ones."""
+    """The last value is the distance of `rate` from 0.01 in decades, more where `kind` is b, and nan for the highest rates."""
 
-    r_max, mode, metric_name = 2, "min", "distance"
+    r_max, metric_name = 2, "distance"
 
-    def __init__(self) -> None:
+    def __init__(self, mode: str = "min") -> None:
+        self.mode = mode
         self.space = ConfigurationSpace({"rate": (1e-4, 1.0), "kind": ["a", "b", "c"], "depth": (1, 9), "fixed": 3})
 
+    def value(self, config: Any) -> float:
+        value = abs(config["rate"] - 0.5) + (config["kind"] == "b") + 0.1 * config["depth"]
+        return float("nan") if config["rate"] > 0.9 else value
+
     def train(self, job: Job, checkpoint_dir: str | None) -> Any:
-        value = abs(np.log10(job.config["rate"]) + 2) + (job.config["kind"] == "b") + 0.1 * job.config["depth"]
-        yield Progress(1, 1 / (1 + value), 1.0)
-        yield Progress(2, float("nan") if job.config["rate"] > 0.9 else value, 1.0)
+        yield Progress(1, 0.0, 1.0)
+        yield Progress(2, self.value(job.config) * (1 if self.mode == "min" else -1), 1.0)
 
 
-def test_the_chosen_ones_have_the_best_last_values() -> None:
-    benchmark = Bowl()
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_the_chosen_ones_have_the_best_last_values(mode: str) -> None:
+    benchmark = Bowl(mode)
+    configs = design(benchmark, 0, 60)
+    ranked = sorted(configs, key=lambda c: np.nan_to_num(benchmark.value(c), nan=np.inf))
+    assert 1 <= sum(np.isnan(benchmark.value(c)) for c in configs) <= 30
     best, worst, half = (chosen(benchmark, 0, 60, take, 7) for take in ("best", "worst", "half"))
-    last = {id(c): [p.metric for p in benchmark.train(Job(0, c, 0, 2), None)][-1] for c in (*best, *worst, *half)}
-    everything = sorted((*half, *worst), key=lambda c: last[id(c)])
-    assert len(best) == len(worst) == 7 and len(half) == 30
-    assert best == half[:7] == everything[:7]
-    assert max(last[id(c)] for c in half if np.isfinite(last[id(c)])) <= min(last[id(c)] for c in worst if np.isfinite(last[id(c)]))
+    assert (best, half, worst) == (ranked[:7], ranked[:30], ranked[-7:])
+
+
+def test_a_sample_that_says_nothing_is_of_low_confidence_and_a_narrow_one_is_not() -> None:
+    space = ConfigurationSpace({"a": (0.0, 1.0)})
+    benchmark = SimpleNamespace(space=space)
+    rng = np.random.default_rng(0)
+    for std, word in ((5.0, "low"), (0.25, "medium"), (0.125, "high"), (0.05, "ultra")):
+        drawn = truncnorm(-0.5 / std, 0.5 / std, 0.5, std).rvs(2000, random_state=rng)
+        assert word in described(benchmark, [{"a": float(value)} for value in drawn], ["a"])["a"]  # type: ignore[arg-type]
+
+
+def test_choices_and_ordinals_can_be_read_back() -> None:
+    space = ConfigurationSpace()
+    space.add(CategoricalHyperparameter("edge", ["0_1", "off", "conv"]), OrdinalHyperparameter("size", ["small", "medium", "large"]))
+    entries = described(SimpleNamespace(space=space), [{"edge": "off", "size": "medium"}] * 3, ["edge", "size"])  # type: ignore[arg-type]
+    spec: Any = OmegaConf.to_container(OmegaConf.create("\n".join(f"{name}: {entry}" for name, entry in entries.items())))
+    assert set(spec["edge"]["probabilities"]) == {"0_1", "off", "conv"} and spec["size"]["default"] == "medium"
+    assert np.isfinite(
+        Prior(Encoding(space), spec).log_density(Prior(Encoding(space), spec).sample(20, rng=np.random.default_rng(0)))
+    ).all()
 
 
 def test_numbers_have_their_median_and_spread_and_categories_their_frequencies() -> None:
@@ -69,13 +95,15 @@ def test_what_is_printed_is_a_prior_of_its_space_and_names_choose() -> None:
     ("arguments", "said"),
     [
         (["take=good"], "take=good is unknown: choose best, half or worst"),
+        (["take=half", "configs=1"], "configs=1 must be a whole number of at least 2"),
+        (["benchmark.cost_spread=-1"], "benchmark: "),
         (["number=0"], "number=0 must be a whole number of at least 1"),
         (["number=20", "configs=10"], "number=20 must be from 1 to configs=10"),
         (["names=speed"], "names=speed: the space has no speed; it has"),
     ],
 )
 def test_a_mistake_is_one_sentence(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([*arguments, *CURVES]) == 2
+    assert main([*CURVES, *arguments]) == 2
     captured = capsys.readouterr()
     assert said in captured.err and captured.err.count("\n") == 1 and not captured.out
 

@@ -323,3 +323,13 @@ def test_the_plan_of_a_network_gives_what_its_nodes_give_one_by_one(scenario: st
         arguments = {"x_cat": rng.integers(0, 3, (rows, num_categories)).astype(np.int32), "x_cont": numbers}
         expected = network.interpret(arguments)[network.outputs[0]]
         np.testing.assert_allclose(network(arguments), expected, rtol=1e-4, atol=1e-6)
+
+
+@real_files
+def test_the_test_error_is_the_balanced_one_of_the_last_epoch() -> None:
+    short, whole = (Yahpo(task=168329, r_max=r_max, data_dir=DATA) for r_max in (20, None))
+    config = short.space.get_default_configuration()
+    for benchmark, epoch in ((short, 21), (whole, 51)):  # the model's first epoch is the untrained network
+        outputs = benchmark._evaluate([dict(config)], [epoch])[0, 0]
+        assert benchmark.test_metric(dict(config)) == 1 - outputs[-1]
+    assert not hasattr(Yahpo(scenario="nb301", data_dir=DATA), "test_metric")

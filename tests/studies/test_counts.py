@@ -59,8 +59,11 @@ def test_a_trial_that_goes_on_was_started_once(seconds: float, trials: int) -> N
 def test_a_number_of_configurations_is_compared_with_the_papers(counts: list[int], expected: str) -> None:
     line = Line("ASHA", 4)
     panel = Panel("curves", "curves", None, None, {line: 60.0}, 0.001, {line: {}}, {}, {}, False)
-    claim = judge_started({"text": "more than ten", "method": "ASHA", "at": 0.5, "more_than": 10}, panel, counts)
+    asked = {"text": "more than ten", "method": "ASHA", "at": 0.5, "more_than": 10}
+    counted = {"curves: ASHA at 0.5": counts}
+    claim = judge_started(asked, panel, counted)
     assert claim.verdict == expected and claim.compared == "curves: ASHA against 10"
     assert claim.found.startswith(f"configurations started at 0.5 of the time: {counts[2]} [")
-    stood_in = judge_started({"text": "", "method": "ASHA", "at": 0.5, "more_than": 10}, panel._replace(stand_in="x"), counts)
+    stood_in = judge_started(asked, panel._replace(stand_in="x"), counted)
+    assert judge_started(asked | {"at": 0.6}, panel, counted).verdict == "undecided"
     assert stood_in.verdict == {"reproduced": "stand-in agrees", "not reproduced": "stand-in disagrees"}.get(expected, expected)

@@ -110,12 +110,16 @@ def test_what_a_method_started_is_counted_and_kept_with_the_data(tmp_path: Path)
     spec = SPEC | {"counted": [{"text": "many", "method": "halving", "at": 0.5, "more_than": 3}]}
     first = context(tmp_path)
     said = regret.make(spec, first)
-    counts = json.loads(pq.read_schema(tmp_path / "out" / "data" / "figure_test.parquet").metadata[b"figure"])["counted"]["many"]
+    counts = json.loads(pq.read_schema(tmp_path / "out" / "data" / "figure_test.parquet").metadata[b"figure"])["counted"][
+        "curves: halving at 0.5"
+    ]
     later = regret.make(spec | {"counted": [spec["counted"][0] | {"at": 1.0}]}, replace(first, out=tmp_path / "later"))
     assert len(counts) == 5 and min(counts) > 3 and later != said
     assert f"| many | curves: halving against 3 | configurations started at 0.5 of the time: {np.median(counts):g} [" in said
     again = replace(first, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
     assert regret.make(spec, again) == said
+    moved = regret.make(spec | {"counted": [spec["counted"][0] | {"at": 0.25}]}, replace(again, made_by=set()))
+    assert "| many | curves: halving against 3 | not counted in the earlier run | **undecided** |" in moved
 
 
 def test_parts_of_a_figure_fill_the_store_through_a_launcher(tmp_path: Path) -> None:
