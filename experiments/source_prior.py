@@ -18,9 +18,9 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+from ConfigSpace import CategoricalHyperparameter, ConfigurationSpace
 from scipy.stats import truncnorm
 
 from experiments.cell_prior import probabilities
@@ -71,13 +71,13 @@ def made(settings: Mapping[str, str], overrides: Sequence[str]) -> str:
     if unknown := set(names) - set(benchmark.space):
         raise ValueError(f"names={settings['names']}: the space has no {min(unknown)}; it has {', '.join(benchmark.space)}")
     configs = chosen(benchmark, int(cfg.seed), count, settings["take"], number)
-    entries = described(benchmark, configs, names)
+    entries = described(benchmark.space, configs, names)
     if not entries:
         raise ValueError(f"names={settings['names']}: none of them varies among the chosen configurations, so there is no prior to make")
     which = "better half" if settings["take"] == "half" else f"{number} {settings['take']}"
     command = " ".join([*(f"{key}={value}" for key, value in settings.items() if value != DEFAULTS[key]), *overrides])
     about = f"# Where the {which} of {count:,} random configurations lie:\n# python -m experiments.source_prior {command}"
-    return "\n".join([about, *(f"{name}: {entry}" for name, entry in described(benchmark, configs, names).items())])
+    return "\n".join([about, *(f"{name}: {entry}" for name, entry in entries.items())])
 
 
 def chosen(benchmark: Benchmark, seed: int, count: int, take: str, number: int) -> list[Config]:
@@ -91,15 +91,15 @@ def chosen(benchmark: Benchmark, seed: int, count: int, take: str, number: int) 
     return [configs[i] for i in picked]
 
 
-def described(benchmark: Benchmark, configs: Sequence[Config], names: Sequence[str]) -> dict[str, str]:
+def described(space: ConfigurationSpace, configs: Sequence[Config], names: Sequence[str]) -> dict[str, str]:
     """An entry of a prior, in YAML, for each of these hyperparameters that has more than one value."""
     entries = {}
-    for column in Encoding(benchmark.space).columns:
+    for column in Encoding(space).columns:
         name, values = column.hp.name, [config[column.hp.name] for config in configs if column.hp.name in config]
         if name not in names or column.num_categories == 1 or not values:
             continue
-        if column.num_categories:
-            choices: Any = column.hp.choices  # type: ignore[attr-defined]
+        if isinstance(column.hp, CategoricalHyperparameter):
+            choices = column.hp.choices
             counts = np.array([sum(value == choice for value in values) for choice in choices]) + 1
             entries[name] = f"{{{probabilities(counts / counts.sum(), choices)}}}"
             continue

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ CURVES = ["benchmark=curves", "benchmark.noise=0"]
 
 
 class Bowl:
-    """The last value is the distance of `rate` from 0.01 in decades, more where `kind` is b, and nan for the highest rates."""
+    """The last value is the distance of `rate` from .5, more where `kind` is b and with `depth`, and nan for the highest rates."""
 
     r_max, metric_name = 2, "distance"
 
@@ -53,28 +52,28 @@ def test_the_chosen_ones_have_the_best_last_values(mode: str) -> None:
 
 def test_a_sample_that_says_nothing_is_of_low_confidence_and_a_narrow_one_is_not() -> None:
     space = ConfigurationSpace({"a": (0.0, 1.0)})
-    benchmark = SimpleNamespace(space=space)
     rng = np.random.default_rng(0)
     for std, word in ((5.0, "low"), (0.25, "medium"), (0.125, "high"), (0.05, "ultra")):
         drawn = truncnorm(-0.5 / std, 0.5 / std, 0.5, std).rvs(2000, random_state=rng)
-        assert word in described(benchmark, [{"a": float(value)} for value in drawn], ["a"])["a"]  # type: ignore[arg-type]
+        assert word in described(space, [{"a": float(value)} for value in drawn], ["a"])["a"]
 
 
 def test_choices_and_ordinals_can_be_read_back() -> None:
     space = ConfigurationSpace()
     space.add(CategoricalHyperparameter("edge", ["0_1", "off", "conv"]), OrdinalHyperparameter("size", ["small", "medium", "large"]))
-    entries = described(SimpleNamespace(space=space), [{"edge": "off", "size": "medium"}] * 3, ["edge", "size"])  # type: ignore[arg-type]
+    entries = described(space, [{"edge": "off", "size": "medium"}] * 3, ["edge", "size"])
     spec: Any = OmegaConf.to_container(OmegaConf.create("\n".join(f"{name}: {entry}" for name, entry in entries.items())))
     assert set(spec["edge"]["probabilities"]) == {"0_1", "off", "conv"} and spec["size"]["default"] == "medium"
-    assert np.isfinite(
-        Prior(Encoding(space), spec).log_density(Prior(Encoding(space), spec).sample(20, rng=np.random.default_rng(0)))
-    ).all()
+    prior = Prior(Encoding(space), spec)
+    assert np.isfinite(prior.log_density(prior.sample(20, np.random.default_rng(0)))).all()
 
 
 def test_numbers_have_their_median_and_spread_and_categories_their_frequencies() -> None:
     benchmark = Bowl()
     configs = [{"rate": 0.5 + 0.01 * i, "kind": "ab"[i % 2], "depth": (1, 9)[i % 2], "fixed": 3} for i in range(9)]
-    entries = {name: OmegaConf.create(entry) for name, entry in described(benchmark, configs, ["rate", "kind", "depth", "fixed"]).items()}
+    entries = {
+        name: OmegaConf.create(entry) for name, entry in described(benchmark.space, configs, ["rate", "kind", "depth", "fixed"]).items()
+    }
     assert entries["rate"] == {"default": 0.54, "confidence": "ultra"}  # a spread of .026 of the range
     assert entries["depth"] == {"default": 1, "confidence": "low"}  # a spread of .44
     assert "fixed" not in entries
