@@ -118,6 +118,50 @@ def test_columns_of_two_matrices_are_left_as_they_are(tmp_path: Path) -> None:
     np.testing.assert_allclose(network({"x": x}), expected, rtol=1e-6)
 
 
+def looked_up(names: Sequence[str], columns: Sequence[int], x: str = "x") -> list[bytes]:
+    """The rows of the tables of these names at the codes in these columns."""
+    nodes = []
+    for name, column in zip(names, columns, strict=True):
+        nodes += [
+            node("Constant", [], f"{name} index", value=np.array(column)),
+            node("Gather", [x, f"{name} index"], f"{name} codes", axis=1),
+            node("Gather", [name, f"{name} codes"], f"{name} rows"),
+        ]
+    return nodes
+
+
+def test_embeddings_are_looked_up_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = {"a": (3, 2), "b": (5, 4), "c": (2, 1), "d": (4, 3)}
+    tables = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    nodes = [*looked_up("abcd", [1, 0, 2, 0]), node("Concat", ["a rows", "b rows", "z", "c rows", "d rows"], "y", axis=1)]
+    network = Network(model(tmp_path / "net.onnx", nodes, tables))
+    x, z = np.array([[4, 2, 1], [0, 0, 0], [3, 1, 1]], np.int32), rng.normal(size=(3, 2)).astype(np.float32)
+    x[0, 0] = 3
+    expected = np.hstack([tables["a"][x[:, 1]], tables["b"][x[:, 0]], z, tables["c"][x[:, 2]], tables["d"][x[:, 0]]])
+    np.testing.assert_array_equal(network({"x": x, "z": z}), expected)
+    assert network._plan is not None and len(network._plan.steps) == 3
+    x[1, 1] = -1  # counts from the end
+    np.testing.assert_array_equal(network({"x": x, "z": z})[1, :2], tables["a"][2])
+    x[1, 1] = 3
+    with pytest.raises(IndexError, match="index 3 is out of bounds"):
+        network({"x": x, "z": z})
+
+
+@pytest.mark.parametrize("changed", ["two matrices", "two types", "rows below"])
+def test_what_only_looks_like_embeddings_of_one_matrix_is_left_as_it_is(tmp_path: Path, changed: str) -> None:
+    tables = {"a": np.arange(6, dtype=np.float32).reshape(3, 2), "b": np.arange(6, 12, dtype=np.float32).reshape(3, 2)}
+    if changed == "two types":
+        tables["b"] = tables["b"].astype(np.float64)
+    second = looked_up("b", [1], "z" if changed == "two matrices" else "x")
+    nodes = [*looked_up("a", [0]), *second, node("Concat", ["a rows", "b rows"], "y", axis=0 if changed == "rows below" else 1)]
+    network = Network(model(tmp_path / "net.onnx", nodes, tables))
+    arguments = {"x": np.array([[0, 2], [1, 1]], np.int32), "z": np.array([[1, 0], [2, 0]], np.int32)}
+    expected, found = network.interpret(arguments)["y"], network(arguments)
+    assert found.dtype == expected.dtype and network._plan is not None and len(network._plan.steps) == 5
+    np.testing.assert_array_equal(found, expected)
+
+
 HALF = np.array(0.5, np.float32)
 
 
