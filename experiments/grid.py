@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from experiments.code import commit
 from experiments.simulation import has_model, simulate
-from experiments.store import Study, check_data, is_stored, keep, load, made_by
+from experiments.store import Study, check, is_stored, keep, load, made_by
 from schedulers.backends.process import end_with_parent
 
 
@@ -35,7 +35,7 @@ def run_grid(
     stored = {study: load(study, store) for study in wanted if is_stored(study, store)}
     todo = [study for study in wanted if study not in stored]
     say(f"{len(wanted)} studies, {len(stored)} of them stored in {store}")
-    check_data(stored, store, compose)
+    check(stored, store, compose)
     configs = {overrides: compose(overrides) for overrides in dict.fromkeys(study.overrides for study in todo)}
     began = time.perf_counter()
     if together > 1:

@@ -48,6 +48,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, to
     `together`: how many studies share the time that this one takes.
     """
     from experiments.build import build, table_of
+    from experiments.store import settings
     from schedulers.run import run
 
     cfg = cfg.copy()
@@ -68,6 +69,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, to
     meta = {
         "seed": seed,
         "commit": commit(),
+        "settings": settings(cfg),
         "r_max": parts.benchmark.r_max,
         "levels": list(parts.levels),
         "workers": parts.num_workers,

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,8 +28,11 @@ class Study(NamedTuple):
 
     @property
     def path(self) -> Path:
-        digest = hashlib.blake2b(json.dumps(sorted(self.overrides)).encode(), digest_size=10).hexdigest()
-        return Path(digest, f"seed-{self.seed}.parquet")
+        return Path(_digest(sorted(self.overrides)), f"seed-{self.seed}.parquet")
+
+
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(json.dumps(content, default=str).encode(), digest_size=10).hexdigest()
 
 
 def is_stored(study: Study, store: Path) -> bool:
@@ -74,20 +78,37 @@ def taken(table: pa.Table) -> float:
     return float(sum(about["host_seconds"].values())) / float(about.get("together", 1))
 
 
-def check_data(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
-    """Raise ValueError for a stored study of other data than its benchmark has now; one that kept no digest of them is taken as it is."""
+def settings(cfg: Any) -> dict[str, str]:
+    """A digest of each part of a composed configuration that a study depends on besides its seed."""
+    from omegaconf import OmegaConf
+
+    parts = OmegaConf.to_container(cfg)
+    assert isinstance(parts, dict)
+    return {name: _digest(part) for name, part in sorted(parts.items()) if name not in ("seed", "data_dir", "resume")}
+
+
+def check(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
+    """Raise ValueError for a stored study whose overrides mean something else by now: other data, or files of settings that were edited.
+
+    One that kept no digest of them is taken as it is.
+    """
     from experiments.overrides import made
 
-    digests: dict[tuple[str, ...], Any] = {}
+    config = cache(compose)
+    digest = cache(lambda overrides: getattr(made(config(overrides).benchmark), "digest", None))
+    parts = cache(lambda overrides: settings(config(overrides)))
     for study, table in stored.items():
-        kept = metadata(table).get("digest")
-        if kept is None:
-            continue
-        if study.overrides not in digests:
-            digests[study.overrides] = getattr(made(compose(study.overrides).benchmark), "digest", None)
-        if kept != digests[study.overrides]:
-            folder = (store / study.path).parent
+        kept, folder = metadata(table), (store / study.path).parent
+        if kept.get("digest") is not None and kept["digest"] != digest(study.overrides):
             raise ValueError(f"{folder} holds studies of other data than the benchmark has now: remove it, and they are computed again")
+        if "settings" not in kept:
+            continue
+        before, now = kept["settings"], parts(study.overrides)
+        if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
+            raise ValueError(
+                f"{folder} holds studies with another {', '.join(changed)} than the same overrides give now: "
+                "remove it, and they are computed again"
+            )
 
 
 class Incumbents(NamedTuple):

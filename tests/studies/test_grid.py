@@ -1,5 +1,6 @@
 """A grid computes each study once, whole or not at all, and a study does not depend on its company."""
 
+import json
 import os
 import shutil
 import time
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from omegaconf import open_dict
 
 from experiments import grid, store
 from experiments.benchmarks.blackbox import BUNDLED, Blackbox
@@ -64,6 +66,26 @@ def test_a_study_of_other_data_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "table" / "objectives_evaluations.npy", values)
     with pytest.raises(ValueError, match="holds studies of other data than the benchmark has now: remove it, and they are computed again"):
         run_grid([study], tmp_path / "store", composed, say=lambda _: None)
+
+
+def test_a_study_whose_prior_was_edited_is_refused(tmp_path: Path) -> None:
+    study, prior = Study(HYPERBAND, 0), {"level": {"mean": 0.2}}
+
+    def compose(overrides: Sequence[str]) -> Any:
+        cfg = composed(overrides)
+        with open_dict(cfg):
+            cfg.prior = prior
+        return cfg
+
+    first = run_grid([study, Study(HYPERBAND, 1)], tmp_path, compose, say=lambda _: None)[study]
+    assert run_grid([study], tmp_path, compose, say=lambda _: None)[study].equals(first)
+    prior["level"]["mean"] = 0.3
+    with pytest.raises(ValueError, match="holds studies with another prior than the same overrides give now: remove it"):
+        run_grid([study], tmp_path, compose, say=lambda _: None)
+    before = dict(metadata(first))
+    del before["settings"]  # as kept by earlier code
+    store.keep(study, tmp_path, first.replace_schema_metadata({"study": json.dumps(before)}))
+    assert run_grid([study], tmp_path, compose, say=lambda _: None)[study].equals(first)
 
 
 def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
