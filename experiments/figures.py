@@ -5,7 +5,8 @@ scale      paper (default): 30 seeds over the figure's whole time; smoke: minute
 out        where figures/, and data/ with parquet and verdicts, are written (default outputs/figures)
 store      where finished studies are kept, to be shared by figures and not computed again (default outputs/studies)
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
-panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier
+panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier;
+           missing: of all panels the lines that earlier does not have, or has with other settings
 earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
 tasks      a YAML file with tasks of your own, in the form of conf/figure/tasks.yaml, in place of those of the same names: other tables
 together   how many seeds advance in lock step, their models' suggestions in one call (default 1); device=gpu: on the accelerator
@@ -23,6 +24,7 @@ from typing import Any
 
 from experiments.runtime import prepare_environment
 
+WORDS = ("none", "missing")  # of panels=
 NUMBERS = ("seconds", "worker_seconds", "trace_seconds", "floor")  # of a task
 DEFAULTS = {
     "scale": "paper",
@@ -77,6 +79,7 @@ def make(settings: dict[str, str]) -> str:
         scale=scale,  # type: ignore[arg-type]
         seeds=int(settings["seeds"]) or None,
         panels=_panels(settings["panels"]),
+        only_missing=settings["panels"] == "missing",
         earlier=Path(settings["earlier"]) if settings["earlier"] else None,
         part=_part(settings["part"]) if settings["part"] else None,
         out=Path(settings["out"]),
@@ -122,18 +125,18 @@ def _settings(arguments: list[str]) -> dict[str, str]:
             raise ValueError(f"{key}={settings[key]} must be a whole number")
     if settings["device"] not in ("cpu", "gpu"):
         raise ValueError(f"device={settings['device']} is unknown: choose cpu or gpu")
-    if settings["panels"] == "none" and not settings["earlier"]:
-        raise ValueError("panels=none goes with earlier=...: there would be nothing in the figure")
-    if settings["panels"] not in ("", "none") and not all(part.isdigit() for part in settings["panels"].split(",")):
-        raise ValueError(f"panels={settings['panels']} must be whole numbers with commas between them")
+    if settings["panels"] in WORDS and not settings["earlier"]:
+        raise ValueError(f"panels={settings['panels']} goes with earlier=...: a folder with the figure's data of an earlier run")
+    if settings["panels"] not in ("", *WORDS) and not all(part.isdigit() for part in settings["panels"].split(",")):
+        raise ValueError(f"panels={settings['panels']} must be whole numbers with commas between them, or {' or '.join(WORDS)}")
     if settings["earlier"] and not settings["panels"]:
         raise ValueError(f"earlier={settings['earlier']} goes with panels=...: which panels are to be computed now?")
     return settings
 
 
 def _panels(text: str) -> tuple[int, ...] | None:
-    if text in ("", "none"):
-        return () if text else None
+    if text in ("", *WORDS):
+        return () if text == "none" else None
     return tuple(map(int, text.split(",")))
 
 

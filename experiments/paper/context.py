@@ -40,7 +40,8 @@ class Claim(NamedTuple):
 class Context:
     """`name` is the figure's; `seeds` is the number of seeds and `panels` are the panels asked for (None: the scale's own, all).
 
-    `earlier` is a folder with data that an earlier run wrote for panels which are not asked for (None: these are left out).
+    `earlier` is a folder with data that an earlier run wrote for panels which are not asked for (None: these are left out), or, with
+    `only_missing`, for all lines that are in it with the settings that they have now.
     `part` (k, n): of the studies, only the k-th and every n-th after it are computed, and nothing is drawn.
     """
 
@@ -58,6 +59,7 @@ class Context:
     methods: Mapping[str, Sequence[str]]
     say: Callable[[str], None] = print
     together: int = 1  # how many seeds advance in lock step
+    only_missing: bool = False
     device: str = "cpu"  # where their models compute
     made_by: set[str] = field(default_factory=set)  # the commits of the studies that were used
     spent: dict[Study, float] = field(default_factory=dict)  # what each of them took, in seconds

@@ -106,6 +106,25 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
         regret.make(spec, replace(second, earlier=tmp_path))
 
 
+def test_lines_that_an_earlier_run_lacks_or_has_with_other_settings_are_all_that_is_run(tmp_path: Path) -> None:
+    spec = {**SPEC, "panels": [SPEC["panels"][0] | {"workers": [2, 4]}]}
+    changed = METHODS | {"halving": [*METHODS["halving"], "eta=4"]}
+    whole = regret.make(spec, replace(context(tmp_path), methods=changed))
+    fewer = {**spec, "panels": [SPEC["panels"][0] | {"workers": [2]}]}
+    regret.make(fewer, replace(context(tmp_path), out=tmp_path / "before"))
+    later = replace(context(tmp_path), methods=changed, earlier=tmp_path / "before" / "data", only_missing=True, out=tmp_path / "later")
+    assert regret.make(spec, later) == whole
+    lines = {(next(o for o in study.overrides if "workers" in o), "eta=4" in study.overrides) for study in later.spent}
+    assert lines == {("workers=2", True), ("workers=4", True), ("workers=4", False)} and len(later.spent) == 15
+    data, again = (pq.read_table(folder / "data" / "figure_test.parquet") for folder in (tmp_path / "out", later.out))
+    assert again.drop("test").equals(data.drop("test"))
+    notes = [json.loads(table.schema.metadata[b"figure"]) for table in (data, again)]
+    assert notes[0]["settings"] == notes[1]["settings"] and notes[0]["counts"] == notes[1]["counts"]
+    assert notes[1]["spent"]["curves"] == pytest.approx(later.spent_earlier["curves"] + sum(later.spent.values()))
+    nothing = replace(later, earlier=later.out / "data", out=tmp_path / "nothing", made_by=set(), spent={}, spent_earlier={})
+    assert regret.make(spec, nothing) == whole and not nothing.spent
+
+
 def test_what_a_method_started_is_counted_and_kept_with_the_data(tmp_path: Path) -> None:
     spec = SPEC | {"counted": [{"text": "many", "method": "halving", "at": 0.5, "more_than": 3}]}
     first = context(tmp_path)
@@ -271,7 +290,8 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         (["figure=pasha", "panels=0"], "panels=0: figure pasha has no panels to choose from"),
         (["figure=laboratory", "panels=0", "earlier=docs/data"], "earlier=docs/data is for figures of regret over time"),
         (["figure=2", "earlier=docs/data"], "earlier=docs/data goes with panels=...: which panels are to be computed now?"),
-        (["figure=2", "panels=none"], "panels=none goes with earlier=...: there would be nothing in the figure"),
+        (["figure=2", "panels=none"], "panels=none goes with earlier=...: a folder with the figure's data of an earlier run"),
+        (["figure=2", "panels=missing"], "panels=missing goes with earlier=...: a folder with the figure's data of an earlier run"),
         (["figure=fidelities", "part=0/2"], "part=0/2: figure fidelities is not made of studies"),
         (["figure=2", "part=2/2"], "part=2/2 must be k/n, as in part=0/4 to part=3/4"),
         (["figure=2", "panels=7"], "panels=7 does not exist: figure 2 has the panels 0 to 1"),
