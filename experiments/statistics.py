@@ -37,7 +37,7 @@ class Steps(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A median with its bootstrap interval; `n` pairs."""
+    """A median (or the statistic that was asked for) with its bootstrap interval; `n` pairs."""
 
     median: float
     low: float
@@ -45,7 +45,7 @@ class Interval(NamedTuple):
     n: int
 
 
-def bootstrap(values: Float64[np.ndarray, " N"], seed: int = 0, of: Callable[..., Any] = np.median) -> Interval:
+def bootstrap(values: Float64[np.ndarray, "N ..."], seed: int = 0, of: Callable[..., Any] = np.median) -> Interval:
     """The median of paired differences (or another statistic of them), and its percentile interval over resampled pairs."""
     if len(values) == 0:
         return Interval(math.nan, math.nan, math.nan, 0)

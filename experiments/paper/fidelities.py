@@ -22,6 +22,7 @@ from schedulers.types import Benchmark, Job
 
 DRAWS = 1000
 ETA = 3
+ENDS = ("first", "second")
 
 
 class Agreement(NamedTuple):
@@ -40,14 +41,17 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     is_smoke = context.scale == "smoke"
     lines = [line for line in spec["lines"] if not is_smoke or "mlp_digits" in str(line)]
     found: list[tuple[Mapping[str, Any], list[Agreement], int]] = []
+    measured: dict[tuple[str, str], tuple[list[float], Float64[np.ndarray, "N F"]]] = {}
     for line in lines:
         shares, values = _values(line, 100 if is_smoke else spec["configs"], context)
+        measured[line["name"], line["fidelity"]] = shares, values
         found.append((line, [agreement(share, values[:, i], values[:, -1]) for i, share in enumerate(shares[:-1])], len(values)))
         context.say(f"{line['name']}, {line['fidelity']}: {len(values)} configurations")
     title = f"{spec['title']}{_stand_ins(lines)}"
     context.save(_draw(title, found))
     context.write_data(_data(found), {"title": title})
     claims = [_claim(line, points, num, float(spec["expected"])) for line, points, num in found]
+    claims += [_comparison(each, measured) for each in spec["comparisons"] if all((each["name"], each[end]) in measured for end in ENDS)]
     return context.write_verdicts(title, claims, ["In brackets: among the better half of the configurations, by the full fidelity."])
 
 
@@ -98,6 +102,29 @@ def _claim(line: Mapping[str, Any], points: list[Agreement], num: int, expected:
     said = "; ".join(f"{p.share:.2g}: {p.rho:.2f} [{p.low:.2f}, {p.high:.2f}] ({p.better_half:.2f})" for p in points)
     text = f"(our expectation) {line['fidelity']}: at the share nearest to a ninth the correlation is above {expected:g}"
     return Claim(text, f"{_name(line)}, n = {num}", said, verdict)
+
+
+def _comparison(each: Mapping[str, Any], measured: Mapping[Any, tuple[list[float], Float64[np.ndarray, "N F"]]]) -> Claim:
+    """Whether `first` has the higher correlation than `second` at the same share, the one nearest to a ninth, over configurations that both
+    have; these are resampled."""
+    sides = [measured[each["name"], each[end]] for end in ENDS]
+    num = min(len(values) for _, values in sides)
+    decisive = [min(range(len(shares) - 1), key=lambda i: abs(math.log(shares[i] * ETA**2))) for shares, _ in sides]
+    columns = np.stack(
+        [values[:num, i] for (_, values), i in zip(sides, decisive, strict=True)] + [values[:num, -1] for _, values in sides]
+    )
+    rng = np.random.default_rng(0)
+    drawn = [_excess(columns[:, rows]) for rows in rng.integers(num, size=(DRAWS, num))]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    verdict = "agrees" if low > 0 else "disagrees" if high < 0 else "undecided"
+    at = [f"{shares[i]:.2g}" for (shares, _), i in zip(sides, decisive, strict=True)]
+    said = f"correlation at {at[0]} minus that at {at[1]}: {_excess(columns):+.2f} [{low:+.2f}, {high:+.2f}]"
+    return Claim(each["text"], f"{each['name']}: {each['first']} against {each['second']}, n = {num}", said, verdict)
+
+
+def _excess(columns: Float64[np.ndarray, "4 N"]) -> float:
+    first, second, first_full, second_full = columns
+    return spearman(first, first_full) - spearman(second, second_full)
 
 
 def _name(line: Mapping[str, Any]) -> str:

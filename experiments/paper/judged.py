@@ -122,6 +122,13 @@ def at_floor(panel: Panel) -> str:
     return f"{panel.name}, runs that end within {panel.floor:g} of the best that any found: {', '.join(counts)}."
 
 
+def accuracy(panel: Panel, method: str) -> str:
+    """In words: mean and standard deviation over seeds of the best observed validation accuracy at the end, in percent."""
+    line = panel.line(method)
+    found = np.array([run.at(np.array([panel.ends[line]]))[0] for run in panel.runs[line].values()])
+    return f"validation accuracy of {panel.name_of(line)} at the end: {_mean(100 * (1 - found))} %"
+
+
 def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
     """A table: mean and standard deviation over seeds of the incumbent's test accuracy, in percent, after shares of the panel's time.
 

@@ -65,6 +65,19 @@ class Panel(NamedTuple):
         return Line(end[0], int(end[1]))
 
 
+def side_by_side(panels: Sequence[Panel]) -> Panel:
+    """The lines of panels of one task as those of one panel. Raises ValueError for panels of different tasks."""
+    if len({panel.task for panel in panels}) > 1:
+        raise ValueError(f"across: the panels {', '.join(panel.name for panel in panels)} are of different tasks")
+    first, *others = panels
+    for other in others:
+        parts = {part: getattr(first, part) | getattr(other, part) for part in ("ends", "runs", "finals", "tests")}
+        first = first._replace(
+            name=f"{first.name} and {other.name}", several_workers=first.several_workers or other.several_workers, **parts
+        )
+    return first
+
+
 def share_optimum(panels: Sequence[Panel]) -> None:
     """Panels of one task are measured against one optimum: each gets a run of the others' best, of no method of its own."""
     for panel in panels:

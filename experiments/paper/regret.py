@@ -1,7 +1,8 @@
 """Immediate regret over wall-clock time, methods side by side: figures 2 to 5 and 7 to 9 of Klein et al. 2020.
 
-A specification has `panels` (task, workers, methods) and `claims` (a relation between two lines of a panel). The two ends of a claim are
-compared seed by seed; see `experiments.statistics` for how. `counted` are claims about how many configurations a method starts.
+A specification has `panels` (task, workers, methods) and `claims` (a relation between two lines of a panel, or, with `across`, of several
+panels of one task). The two ends of a claim are compared seed by seed; see `experiments.statistics` for how. `counted` are claims about how
+many configurations a method starts; `published` says which accuracies the paper quotes, to be told beside ours.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import pyarrow.compute as pc
 
 from experiments.paper.context import Context
 from experiments.paper.earlier import Counts, read
-from experiments.paper.judged import at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
+from experiments.paper.judged import accuracy, at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
 from experiments.paper.lines import end_of, named, settings_of, studies_of
-from experiments.paper.panel import Line, Panel, share_optimum, title_of
+from experiments.paper.panel import Line, Panel, share_optimum, side_by_side, title_of
 from experiments.paper.regret_picture import draw
 from experiments.paper.started import counted_as, judge_started, started
 from experiments.statistics import Steps
@@ -51,7 +52,7 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     }
     context.write_data(_data(panels, runs), about)
     single, pooled = ([claim for claim in spec["claims"] if claim.get("pooled", False) is side] for side in (False, True))
-    compared = [(claim, panels[number]) for claim in single for number in panels_of(claim) if number in panels]
+    compared = [(claim, panel) for claim in single for panel in _panels_compared(claim, panels)]
     claims = [judge(claim, panel) for claim, panel in compared]
     claims += [judge_pooled(c, [panels[n] for n in panels_of(c)]) for c in pooled if all(n in panels for n in panels_of(c))]
     claims += [judge_started(claim, panels[number], counted) for claim, number in _counted_in(spec, panels)]
@@ -69,6 +70,14 @@ def panels_of(claim: Mapping[str, Any]) -> Sequence[int]:
     """The numbers of those that it is made of: `panel`, by default the first, may be a list."""
     panel = claim.get("panel", 0)
     return [panel] if isinstance(panel, int) else list(panel)
+
+
+def _panels_compared(claim: Mapping[str, Any], panels: Mapping[int, Panel]) -> list[Panel]:
+    """The panels in which a claim is judged, of those that there are: each by itself, or those that it goes across as one."""
+    if "across" not in claim:
+        return [panels[number] for number in panels_of(claim) if number in panels]
+    is_there = all(number in panels for number in claim["across"])
+    return [side_by_side([panels[number] for number in claim["across"]])] if is_there else []
 
 
 def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
@@ -152,6 +161,8 @@ def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str
         each = [f"{name} {count[0]:g}/{count[1]:g}" for name, count in known.items() if count is not None]
         if each:
             notes.append(f"{panel.name}, configurations started/trained to r_max in the median: {', '.join(each)}.")
+    published = [(each, panel) for each in spec.get("published", []) for panel in panels if panel.name == each["panel"]]
+    notes += [f"{panel.name}, {accuracy(panel, each['method'])} (the paper: {each['accuracy']})." for each, panel in published]
     return [*notes, *spec.get("notes", [])]
 
 

@@ -1,14 +1,15 @@
 """What figure 1 counts, by hand."""
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from experiments.paper.panel import Line, Panel
-from experiments.paper.pasha import _equal
+from experiments.paper.pasha import _equal, _log_ratio_of_means
 from experiments.paper.started import judge_started, started
 from experiments.paper.trace import _counts, _tables
 from experiments.simulation import EVENTS
-from experiments.statistics import Interval
+from experiments.statistics import Interval, bootstrap
 
 
 def events() -> pa.Table:
@@ -45,6 +46,14 @@ def test_a_trace_has_one_row_per_trial_and_report() -> None:
 )
 def test_accuracies_are_equal_within_the_others_standard_deviation(low: float, high: float, expected: str) -> None:
     assert _equal(Interval(0.0, low, high, 15), spread=0.3) == expected
+
+
+def test_times_are_compared_by_their_means() -> None:
+    hours = np.array([[1.0, 1.0], [2.0, 0.5], [9.0, 1.5]])
+    assert 10 ** _log_ratio_of_means(hours, axis=0) == pytest.approx(12 / 3)
+    found = bootstrap(hours, of=_log_ratio_of_means)
+    assert found.n == 3 and found.median == pytest.approx(np.log10(4))
+    assert 0.0 <= found.low < found.median < found.high <= np.log10(6)  # of the pairs, not of one method's hours
 
 
 @pytest.mark.parametrize(("seconds", "trials"), [(0.0, 0), (0.5, 2), (9.0, 2)])

@@ -35,3 +35,16 @@ def test_the_fidelity_nearest_to_a_ninth_decides(low: float, high: float, stand_
     ]
     line = {"name": "any", "fidelity": "epochs", "stand_in": stand_in}
     assert fidelities._claim(line, points, 9, 0.5).verdict == verdict
+
+
+@pytest.mark.parametrize(("noise", "verdict"), [((0.2, 2.0), "agrees"), ((2.0, 0.2), "disagrees"), ((0.5, 0.5), "undecided")])
+def test_two_fidelities_are_compared_on_the_configurations_that_both_have(noise: tuple[float, float], verdict: str) -> None:
+    rng = np.random.default_rng(0)
+    full = rng.random(90)
+    lows = [full + scale * rng.normal(size=90) for scale in noise]
+    columns = [np.stack([rng.random(90), low, rng.random(90), full], axis=1) for low in lows]
+    measured = {("net", "epochs"): ([1 / 27, 1 / 9, 1 / 3, 1], columns[0]), ("net", "records"): ([0.04, 0.1, 0.3, 1.0], columns[1][:80])}
+    claim = fidelities._comparison({"text": "higher", "name": "net", "first": "epochs", "second": "records"}, measured)
+    excess = spearmanr(lows[0][:80], full[:80])[0] - spearmanr(lows[1][:80], full[:80])[0]
+    assert claim.verdict == verdict and claim.compared == "net: epochs against records, n = 80"
+    assert claim.found.startswith(f"correlation at 0.11 minus that at 0.1: {excess:+.2f} [")

@@ -78,6 +78,28 @@ def test_panels_of_one_task_share_their_axis_and_a_claim_may_speak_of_all_of_the
     assert [said.count(f"| {workers} workers: halving against random |") for workers in (1, 4)] == [2, 3]
 
 
+def test_a_claim_may_go_across_panels_of_one_task(tmp_path: Path) -> None:
+    panels = [SPEC["panels"][0] | {"name": method, "methods": [method]} for method in METHODS]
+    spec = {"title": "Two methods", "panels": panels, "claims": [SPEC["claims"][0] | {"across": [0, 1]}]}
+    said = regret.make(spec, context(tmp_path))
+    within = regret.make(SPEC, context(tmp_path))
+    rows = [next(line for line in text.splitlines() if line.startswith("| they differ")) for text in (said, within)]
+    assert rows[0].split(" | ")[1] == "random and halving: halving against random" and rows[0].split(" | ")[2:] == rows[1].split(" | ")[2:]
+    assert "| they differ" not in regret.make(spec, replace(context(tmp_path), panels=(0,)))
+    other = {"curves": CURVES, "others": CURVES | {"seconds": 50}}
+    panels[1]["task"] = "others"
+    with pytest.raises(ValueError, match="across: the panels random, halving are of different tasks"):
+        regret.make(spec, replace(context(tmp_path), tasks=other))
+
+
+def test_a_published_accuracy_stands_beside_ours(tmp_path: Path) -> None:
+    said = regret.make(SPEC | {"published": [{"panel": "curves", "method": "random", "accuracy": "99"}]}, context(tmp_path))
+    data = pq.read_table(tmp_path / "out" / "data" / "figure_test.parquet").to_pylist()
+    best = [min(row["best"] for row in data if (row["method"], row["seed"]) == ("random", seed)) for seed in range(5)]
+    ours = f"{100 * (1 - np.mean(best)):.2f} ± {100 * np.std(best, ddof=1):.2f} %"
+    assert f"- curves, validation accuracy of random at the end: {ours} (the paper: 99)." in said
+
+
 def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) -> None:
     panels = [SPEC["panels"][0] | {"name": f"{workers} workers", "workers": workers} for workers in (1, 4)]
     spec = {"title": "Two methods", "panels": panels, "claims": [SPEC["claims"][0] | {"panel": [0, 1]}]}
@@ -271,10 +293,15 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
     for panel in spec["panels"]:
         assert panel["task"] in tasks and set(panel["methods"]) <= set(methods)
     for claim in spec["claims"]:
-        for panel, end in product((spec["panels"][number] for number in regret.panels_of(claim)), (claim["first"], claim["second"])):
-            method, workers = (end, None) if isinstance(end, str) else end
+        ends = (claim["first"], claim["second"])
+        across = claim.get("across")  # one end in each
+        where = zip(across, ends, strict=True) if across else product(regret.panels_of(claim), ends)
+        for number, end in where:
+            panel, (method, workers) = spec["panels"][number], (end, None) if isinstance(end, str) else end
             assert method in panel["methods"]
             assert workers is None or workers in panel["workers"]
+    for each in spec.get("published", []):
+        assert any(panel["name"] == each["panel"] and each["method"] in panel["methods"] for panel in spec["panels"])
     for claim in spec.get("counted", []):
         assert claim["method"] in spec["panels"][claim.get("panel", 0)]["methods"]
 
