@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.code import commit
+from experiments.digests import settings
 from experiments.runtime import machine
 from schedulers.types import Benchmark, Event, Job, Recording
 
@@ -48,7 +49,6 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, to
     `together`: how many studies share the time that this one takes.
     """
     from experiments.build import build, table_of
-    from experiments.store import settings
     from schedulers.run import run
 
     cfg = cfg.copy()

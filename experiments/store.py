@@ -4,7 +4,6 @@ share a study share its file; and what such a file says.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from experiments.digests import digest_of, settings
 from experiments.simulation import EVENTS
 
 
@@ -28,11 +28,7 @@ class Study(NamedTuple):
 
     @property
     def path(self) -> Path:
-        return Path(_digest(sorted(self.overrides)), f"seed-{self.seed}.parquet")
-
-
-def _digest(content: Any) -> str:
-    return hashlib.blake2b(json.dumps(content, default=str).encode(), digest_size=10).hexdigest()
+        return Path(digest_of(sorted(self.overrides)), f"seed-{self.seed}.parquet")
 
 
 def is_stored(study: Study, store: Path) -> bool:
@@ -76,15 +72,6 @@ def taken(table: pa.Table) -> float:
     """The seconds that a process spent on the stored study, by the clock, compiling included; its share, if others went along."""
     about = metadata(table)
     return float(sum(about["host_seconds"].values())) / float(about.get("together", 1))
-
-
-def settings(cfg: Any) -> dict[str, str]:
-    """A digest of each part of a composed configuration that a study depends on besides its seed."""
-    from omegaconf import OmegaConf
-
-    parts = OmegaConf.to_container(cfg)
-    assert isinstance(parts, dict)
-    return {name: _digest(part) for name, part in sorted(parts.items()) if name not in ("seed", "data_dir", "resume")}
 
 
 def check(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
