@@ -24,9 +24,6 @@ class Earlier(NamedTuple):
     counts: Counts
     counted: dict[str, list[int]]
 
-    def has(self, number: int) -> bool:
-        return any(of == number for of, _, _ in self.runs)
-
 
 def read(
     panels: Sequence[Mapping[str, Any]], studies: Sequence[Mapping[tuple[Line, int], Study]], chosen: Sequence[int], context: Context
@@ -34,7 +31,8 @@ def read(
     """Of the panels that are not `chosen`, every line and seed of those that the data has; with panels=missing every line that the data
     has as it would be computed now.
 
-    Raises ValueError if a panel lacks a line, or has one with other settings. Notes in `context` what the panels' studies took.
+    Raises ValueError if a panel lacks a line, or has one with other settings. Notes in `context` what the panels' studies took,
+    lines that are computed anew included.
     """
     if context.earlier is None:
         return Earlier({}, {}, {})
