@@ -7,7 +7,8 @@ store      where finished studies are kept, to be shared by figures and not comp
 processes  how many studies at a time (default: one per core); seeds: another number of seeds
 panels     which panels of a figure that has several, from 0, as in panels=0,2 (default: all; smoke: the first); none: all from earlier;
            missing: of all panels the lines that earlier does not have, or has with other settings
-earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels that are not in `panels` are taken
+earlier    a folder with the figure's parquet of an earlier run at this scale, from which the panels (with missing: the lines) that are
+           not computed are taken
 tasks      a YAML file with tasks of your own, in the form of conf/figure/tasks.yaml, in place of those of the same names: other tables
 together   how many seeds advance in lock step, their models' suggestions in one call (default 1); device=gpu: on the accelerator
 part       k/n: compute only the k-th of the figure's studies, from 0, and every n-th after it; draw nothing (see experiments.part)

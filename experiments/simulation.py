@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.code import commit
-from experiments.digests import settings
+from experiments.resolved import resolved
 from experiments.runtime import machine
 from schedulers.types import Benchmark, Event, Job, Recording
 
@@ -69,7 +69,7 @@ def simulate(cfg: Any, seed: int, answer: Callable[[Any], Any] | None = None, to
     meta = {
         "seed": seed,
         "commit": commit(),
-        "settings": settings(cfg),
+        "settings": resolved(cfg),
         "r_max": parts.benchmark.r_max,
         "levels": list(parts.levels),
         "workers": parts.num_workers,

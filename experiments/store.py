@@ -4,6 +4,7 @@ share a study share its file; and what such a file says.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from experiments.digests import digest_of, settings
+from experiments.resolved import changed, resolved
 from experiments.simulation import EVENTS
 
 
@@ -28,7 +29,8 @@ class Study(NamedTuple):
 
     @property
     def path(self) -> Path:
-        return Path(digest_of(sorted(self.overrides)), f"seed-{self.seed}.parquet")
+        digest = hashlib.blake2b(json.dumps(sorted(self.overrides)).encode(), digest_size=10).hexdigest()
+        return Path(digest, f"seed-{self.seed}.parquet")
 
 
 def is_stored(study: Study, store: Path) -> bool:
@@ -74,28 +76,35 @@ def taken(table: pa.Table) -> float:
     return float(sum(about["host_seconds"].values())) / float(about.get("together", 1))
 
 
+class Meant:
+    """What overrides come to now, each computed once."""
+
+    def __init__(self, compose: Callable[[Sequence[str]], Any]) -> None:
+        self._config = cache(compose)
+        self.values = cache(lambda overrides: resolved(self._config(overrides)))
+        self.digest = cache(self._digest)
+
+    def _digest(self, overrides: tuple[str, ...]) -> str | None:
+        """Of the benchmark's data."""
+        from experiments.overrides import made
+
+        found: str | None = getattr(made(self._config(overrides).benchmark), "digest", None)
+        return found
+
+    def change(self, kept: Mapping[str, Any], overrides: tuple[str, ...]) -> str:
+        """What is other than a study's metadata `kept`, in words; empty if nothing is. What was not kept is taken as it is."""
+        if kept.get("digest") is not None and kept["digest"] != self.digest(overrides):
+            return "other data than the benchmark has now"
+        return changed(kept.get("settings") or {}, self.values(overrides)) if kept.get("settings") else ""
+
+
 def check(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
-    """Raise ValueError for a stored study whose overrides mean something else by now: other data, or files of settings that were edited.
-
-    One that kept no digest of them is taken as it is.
-    """
-    from experiments.overrides import made
-
-    config = cache(compose)
-    digest = cache(lambda overrides: getattr(made(config(overrides).benchmark), "digest", None))
-    parts = cache(lambda overrides: settings(config(overrides)))
+    """Raise ValueError for a stored study whose overrides mean something else by now: other data, or files of settings that were edited."""
+    meant = Meant(compose)
     for study, table in stored.items():
-        kept, folder = metadata(table), (store / study.path).parent
-        if kept.get("digest") is not None and kept["digest"] != digest(study.overrides):
-            raise ValueError(f"{folder} holds studies of other data than the benchmark has now: remove it, and they are computed again")
-        if "settings" not in kept:
-            continue
-        before, now = kept["settings"], parts(study.overrides)
-        if changed := sorted(name for name in before | now if before.get(name) != now.get(name)):
-            raise ValueError(
-                f"{folder} holds studies with another {', '.join(changed)} than the same overrides give now: "
-                "remove it, and they are computed again"
-            )
+        if change := meant.change(metadata(table), study.overrides):
+            folder = (store / study.path).parent
+            raise ValueError(f"{folder} holds studies of {change}: remove it, and they are computed again")
 
 
 class Incumbents(NamedTuple):

@@ -71,7 +71,7 @@ class Network:
                 steps.append((bundle[1], (bundle[0],), output))
                 continue
             for run, source, function in reversed(looked_up_together(node, known)):
-                name = f"{output}, looked up from {inputs[run.start]}"
+                name = f"{output}, from input {run.start} on"
                 values[name] = function(values[source])
                 steps.append((function, (source,), name))
                 inputs[run] = [name]

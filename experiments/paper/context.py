@@ -116,7 +116,6 @@ class Context:
 
     def earlier_data(self) -> pa.Table:
         """The numbers behind an earlier picture, as `write_data` left them in `earlier`."""
-        self.made_by.update(self.earlier_about()["studies"])
         return pq.read_table(self._earlier_path())
 
     def earlier_about(self) -> dict[str, Any]:

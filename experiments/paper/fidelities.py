@@ -105,8 +105,8 @@ def _claim(line: Mapping[str, Any], points: list[Agreement], num: int, expected:
 
 
 def _comparison(each: Mapping[str, Any], measured: Mapping[Any, tuple[list[float], Float64[np.ndarray, "N F"]]]) -> Claim:
-    """Whether `first` has the higher correlation than `second` at the same share, the one nearest to a ninth, over configurations that both
-    have; these are resampled."""
+    """Whether `first` has the higher correlation than `second`, each at its share nearest to a ninth, over configurations that both have;
+    these are resampled."""
     sides = [measured[each["name"], each[end]] for end in ENDS]
     num = min(len(values) for _, values in sides)
     decisive = [min(range(len(shares) - 1), key=lambda i: abs(math.log(shares[i] * ETA**2))) for shares, _ in sides]

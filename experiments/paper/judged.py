@@ -138,10 +138,10 @@ def test_accuracies(panel: Panel, shares: Sequence[float]) -> str:
     heads = [f"after {time / 3600:.3g} h" for time in times]
     rows = [f"| {panel.name}: test accuracy of the incumbent (%) | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
     for line, runs in panel.tests.items():
-        accuracy = 100 * (1 - np.array([run.at(times) for run in runs.values()]))
-        if np.isnan(accuracy).all():
+        percent = 100 * (1 - np.array([run.at(times) for run in runs.values()]))
+        if np.isnan(percent).all():
             raise ValueError(f"test_accuracy_at: the benchmark of {panel.name} has no test metric, or {line.method} no result by then")
-        rows.append(f"| {panel.name_of(line)} | {' | '.join(map(_mean, accuracy.T))} |")
+        rows.append(f"| {panel.name_of(line)} | {' | '.join(map(_mean, percent.T))} |")
     return "\n".join(rows)
 
 

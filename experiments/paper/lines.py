@@ -32,9 +32,9 @@ def end_of(panel: Mapping[str, Any], workers: int, context: Context) -> float:
     return share * float(min(task["seconds"], task.get("worker_seconds", np.inf) / workers))
 
 
-def settings_of(studies: Mapping[tuple[Line, int], Study]) -> dict[str, str]:
-    """By line, a digest of all that fixes its runs but their seeds."""
-    return {named(line): study.path.parent.name for (line, _), study in studies.items()}
+def overrides_of(study: Study) -> str:
+    """A digest of the overrides that fix a study but for its seed; where its model computes is none of them."""
+    return Study(tuple(o for o in study.overrides if not o.startswith("surrogate_device=")), 0).path.parent.name
 
 
 def named(line: Line) -> str:

@@ -66,16 +66,11 @@ class Panel(NamedTuple):
 
 
 def side_by_side(panels: Sequence[Panel]) -> Panel:
-    """The lines of panels of one task as those of one panel. Raises ValueError for panels of different tasks."""
-    if len({panel.task for panel in panels}) > 1:
-        raise ValueError(f"across: the panels {', '.join(panel.name for panel in panels)} are of different tasks")
-    first, *others = panels
-    for other in others:
-        parts = {part: getattr(first, part) | getattr(other, part) for part in ("ends", "runs", "finals", "tests")}
-        first = first._replace(
-            name=f"{first.name} and {other.name}", several_workers=first.several_workers or other.several_workers, **parts
-        )
-    return first
+    """The lines of panels of one task as those of one panel."""
+    kinds = ("ends", "runs", "finals", "tests")
+    parts: dict[str, Any] = {part: {line: of for panel in panels for line, of in getattr(panel, part).items()} for part in kinds}
+    several = len({line.workers for line in parts["ends"]}) > 1
+    return panels[0]._replace(name=" and ".join(panel.name for panel in panels), several_workers=several, **parts)
 
 
 def share_optimum(panels: Sequence[Panel]) -> None:

@@ -11,23 +11,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from experiments.paper.context import Context
-from experiments.paper.earlier import Counts, read
+from experiments.paper.earlier import Kept, Key, kept, read
 from experiments.paper.judged import accuracy, at_all_times, at_floor, judge, judge_pooled, medians, test_accuracies
-from experiments.paper.lines import end_of, named, settings_of, studies_of
+from experiments.paper.lines import end_of, named, studies_of
 from experiments.paper.panel import Line, Panel, share_optimum, side_by_side, title_of
 from experiments.paper.regret_picture import draw
 from experiments.paper.started import counted_as, judge_started, started
 from experiments.statistics import Steps
-from experiments.store import Study, incumbents, metadata
+from experiments.store import Study, incumbents
 
 
 def make(spec: Mapping[str, Any], context: Context) -> str:
-    """Simulate, draw, judge; returns the verdict table."""
+    """Simulate, draw, judge; returns the verdict table. Raises ValueError for a claim across panels of different tasks."""
+    for claim in spec["claims"]:
+        if len({spec["panels"][number]["task"] for number in claim.get("across", [])}) > 1:
+            raise ValueError(f"figure {context.name}: {claim['text']!r} goes across panels of different tasks")
     if context.scale == "paper" and context.seeds is None:
         context = replace(context, seeds=spec.get("seeds"))
     chosen, wanted = _chosen(spec, context), [studies_of(panel, context) for panel in spec["panels"]]
@@ -36,27 +37,26 @@ def make(spec: Mapping[str, Any], context: Context) -> str:
     studies = {key: study for key, study in every.items() if key[0] in chosen and key not in earlier.runs}
     events = context.run(list(studies.values()))
     new = {key: incumbents(events[study]) for key, study in studies.items()}
-    runs = {key: (new | earlier.runs)[key] for key in every if key in new or key in earlier.runs}
-    panels = {number: _panel(spec["panels"][number], number, runs, context) for number, _, _ in runs}
-    counts = _counts(studies, events, panels, earlier.counts)
+    known = new | earlier.runs
+    runs = {key: known[key] for key in every if key in known}
+    panels = {number: _panel(spec["panels"][number], number, runs, context) for number in sorted({number for number, _, _ in runs})}
+    lines = _lines(studies, events, earlier.lines)
     counted = earlier.counted | _counted(spec, studies, events, panels)
     share_optimum(list(panels.values()))
     context.save(draw(spec, list(panels.values()), context.scale == "smoke"))
     about = {
-        "settings": {panels[number].name: settings_of(wanted[number]) for number in panels},
+        "lines": {panel.name: {named(line): lines[n, line]._asdict() for line in panel.lines} for n, panel in panels.items()},
         "title": spec["title"],
         "optimum": {p.name: p.optimum for p in panels.values()},
-        "counts": counts,
         "counted": counted,
-        "spent": _spent(studies, panels, context),
     }
     context.write_data(_data(panels, runs), about)
     single, pooled = ([claim for claim in spec["claims"] if claim.get("pooled", False) is side] for side in (False, True))
-    compared = [(claim, panel) for claim in single for panel in _panels_compared(claim, panels)]
+    compared = [pair for claim in single for pair in _compared(claim, panels)]
     claims = [judge(claim, panel) for claim, panel in compared]
     claims += [judge_pooled(c, [panels[n] for n in panels_of(c)]) for c in pooled if all(n in panels for n in panels_of(c))]
     claims += [judge_started(claim, panels[number], counted) for claim, number in _counted_in(spec, panels)]
-    notes = _notes(spec, list(panels.values()), counts, context)
+    notes = _notes(spec, panels, lines, context)
     not_run = [panel["name"] for number, panel in enumerate(spec["panels"]) if number not in panels]
     if not_run:
         notes.append(f"Not run: {'; '.join(not_run)}.")
@@ -72,12 +72,15 @@ def panels_of(claim: Mapping[str, Any]) -> Sequence[int]:
     return [panel] if isinstance(panel, int) else list(panel)
 
 
-def _panels_compared(claim: Mapping[str, Any], panels: Mapping[int, Panel]) -> list[Panel]:
-    """The panels in which a claim is judged, of those that there are: each by itself, or those that it goes across as one."""
+def _compared(claim: Mapping[str, Any], panels: Mapping[int, Panel]) -> list[tuple[Mapping[str, Any], Panel]]:
+    """The panels, of those that there are, in which a claim is judged: each by itself, or the two that it goes across as one."""
     if "across" not in claim:
-        return [panels[number] for number in panels_of(claim) if number in panels]
-    is_there = all(number in panels for number in claim["across"])
-    return [side_by_side([panels[number] for number in claim["across"]])] if is_there else []
+        return [(claim, panels[number]) for number in panels_of(claim) if number in panels]
+    if not all(number in panels for number in claim["across"]):
+        return []
+    two = [panels[number] for number in claim["across"]]
+    ends = {end: panel.line(claim[end]) for end, panel in zip(("first", "second"), two, strict=True)}
+    return [({**claim, **ends}, side_by_side(two))]
 
 
 def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
@@ -88,7 +91,7 @@ def _chosen(spec: Mapping[str, Any], context: Context) -> list[int]:
         if unknown:
             raise ValueError(f"panels={unknown[0]} does not exist: figure {context.name} has the panels 0 to {len(everything) - 1}")
         return list(context.panels)
-    return [0] if context.scale == "smoke" else list(everything)
+    return [0] if context.scale == "smoke" and not context.only_missing else list(everything)
 
 
 def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], context: Context) -> Panel:
@@ -105,29 +108,12 @@ def _panel(panel: Mapping[str, Any], number: int, runs: Mapping[Any, Any], conte
     return Panel(*about, ends, task["floor"], best, finals, tests, several)
 
 
-def _spent(studies: Mapping[Any, Study], panels: Mapping[int, Panel], context: Context) -> dict[str, float]:
-    """By panel: the seconds that its studies took, by their own records, as far as there are any of all of them."""
-    spent = {panel.name: context.spent_earlier.get(panel.name, 0.0) for panel in panels.values()}
-    for number, study in dict.fromkeys((number, study) for (number, _, _), study in studies.items()):
-        before = spent[panels[number].name]
-        spent[panels[number].name] = None if before is None else before + context.spent[study]
-    return {name: seconds for name, seconds in spent.items() if seconds is not None}
-
-
-def _counts(studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], panels: Mapping[int, Panel], before: Counts) -> Counts:
-    """By panel and line: how many configurations were started, and how many trained to r_max; medians over seeds."""
-    each: dict[tuple[int, Line], list[Any]] = {}
+def _lines(studies: Mapping[Any, Study], events: Mapping[Study, pa.Table], before: Mapping[Key, Kept]) -> dict[Key, Kept]:
+    """What is kept of every line, new or taken from an earlier run."""
+    mine: dict[Key, list[Study]] = {}
     for (number, line, _), study in studies.items():
-        table = events[study]
-        is_full = pc.and_(pc.equal(table["r"], metadata(table)["r_max"]), pc.is_valid(table["metric"]))  # jobs have no metric
-        full = table.filter(is_full)
-        each.setdefault((number, line), []).append([pc.count_distinct(rows["trial"]).as_py() for rows in (table, full)])
-    new = {key: np.median(counts, axis=0).tolist() for key, counts in each.items()}
-    found = {}
-    for number, panel in panels.items():
-        known = before.get(panel.name, {}) | {named(line): count for (of, line), count in new.items() if of == number}
-        found[panel.name] = {named(line): known[named(line)] for line in panel.lines if named(line) in known}
-    return found
+        mine.setdefault((number, line), []).append(study)
+    return {**before, **{key: kept(of_line, events) for key, of_line in mine.items()}}
 
 
 def _counted(
@@ -148,20 +134,20 @@ def _counted_in(spec: Mapping[str, Any], panels: Mapping[int, Panel]) -> list[tu
     return [(claim, claim.get("panel", 0)) for claim in spec.get("counted", []) if claim.get("panel", 0) in panels]
 
 
-def _notes(spec: Mapping[str, Any], panels: Sequence[Panel], counts: Mapping[str, Any], context: Context) -> list[str]:
+def _notes(spec: Mapping[str, Any], panels: Mapping[int, Panel], lines: Mapping[Key, Kept], context: Context) -> list[str]:
     seeds = context.num_seeds()
     of_paper = spec.get("seeds", 30)
     is_whole = context.scale == "paper" and seeds >= of_paper
     notes = [f"{seeds} paired seeds{'' if is_whole else f' (the paper scale has {of_paper})'}, decision time zero."]
-    for panel in panels:
+    for number, panel in panels.items():
         notes.append(medians(panel))
         if panel.pool:
             notes.append(at_floor(panel))
-        known = {panel.name_of(line): counts[panel.name].get(named(line)) for line in panel.lines}
+        known = {panel.name_of(line): lines[number, line].counts for line in panel.lines}
         each = [f"{name} {count[0]:g}/{count[1]:g}" for name, count in known.items() if count is not None]
         if each:
             notes.append(f"{panel.name}, configurations started/trained to r_max in the median: {', '.join(each)}.")
-    published = [(each, panel) for each in spec.get("published", []) for panel in panels if panel.name == each["panel"]]
+    published = [(each, panel) for each in spec.get("published", []) for panel in panels.values() if panel.name == each["panel"]]
     notes += [f"{panel.name}, {accuracy(panel, each['method'])} (the paper: {each['accuracy']})." for each, panel in published]
     return [*notes, *spec.get("notes", [])]
 

@@ -148,6 +148,15 @@ def test_embeddings_are_looked_up_together(tmp_path: Path) -> None:
         network({"x": x, "z": z})
 
 
+def test_an_embedding_may_be_looked_up_twice(tmp_path: Path) -> None:
+    tables = {name: np.arange(6, dtype=np.float32).reshape(3, 2) + 10 * i for i, name in enumerate("abc")}
+    names = ["a rows", "b rows", "z", "a rows", "c rows"]
+    nodes = [*looked_up("abc", [0, 1, 1]), node("Concat", names, "y", axis=1)]
+    network = Network(model(tmp_path / "net.onnx", nodes, tables))
+    arguments = {"x": np.array([[0, 2], [1, 1]], np.int32), "z": np.ones((2, 1), np.float32)}
+    np.testing.assert_array_equal(network(arguments), network.interpret(arguments)["y"])
+
+
 @pytest.mark.parametrize("changed", ["two matrices", "two types", "rows below"])
 def test_what_only_looks_like_embeddings_of_one_matrix_is_left_as_it_is(tmp_path: Path, changed: str) -> None:
     tables = {"a": np.arange(6, dtype=np.float32).reshape(3, 2), "b": np.arange(6, 12, dtype=np.float32).reshape(3, 2)}

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from experiments.paper.panel import Line, Panel
-from experiments.paper.pasha import _equal, _log_ratio_of_means
+from experiments.paper.pasha import _claims, _equal, _log_ratio_of_means
 from experiments.paper.started import judge_started, started
 from experiments.paper.trace import _counts, _tables
 from experiments.simulation import EVENTS
@@ -54,6 +54,16 @@ def test_times_are_compared_by_their_means() -> None:
     found = bootstrap(hours, of=_log_ratio_of_means)
     assert found.n == 3 and found.median == pytest.approx(np.log10(4))
     assert 0.0 <= found.low < found.median < found.high <= np.log10(6)  # of the pairs, not of one method's hours
+
+
+def test_a_rare_failure_of_pasha_counts() -> None:
+    """By medians nothing would be lost."""
+    spec = {"methods": {"ASHA": [], "PASHA": []}, "claims": list("abcd"), "speed_up": [1.5, 5]}
+    rows = [("task", "ASHA", seed, 3.0, 90.0, 90.0 + 0.1 * (seed % 2), 200) for seed in range(20)]
+    rows += [("task", "PASHA", seed, 1.0, 90.0, 90.0 + 0.1 * (seed % 2) - 5.0 * (seed < 6), 9) for seed in range(20)]
+    fast, accurate, *_ = _claims(spec, "task", rows)
+    assert fast.found.startswith("mean hours' ratio 3.00 [3.00, 3.00]") and fast.verdict == "stand-in agrees"
+    assert accurate.found.startswith("+1.50 points in the mean [") and accurate.verdict == "stand-in disagrees"
 
 
 @pytest.mark.parametrize(("seconds", "trials"), [(0.0, 0), (0.5, 2), (9.0, 2)])

@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +19,7 @@ from experiments import figures
 from experiments.overrides import composed, made
 from experiments.paper import regret
 from experiments.paper.context import Context, Scale, heading
+from experiments.paper.lines import overrides_of
 from experiments.statistics import log_regret
 
 DATA = os.environ.get("MFGP_DATA_DIR")
@@ -88,8 +91,15 @@ def test_a_claim_may_go_across_panels_of_one_task(tmp_path: Path) -> None:
     assert "| they differ" not in regret.make(spec, replace(context(tmp_path), panels=(0,)))
     other = {"curves": CURVES, "others": CURVES | {"seconds": 50}}
     panels[1]["task"] = "others"
-    with pytest.raises(ValueError, match="across: the panels random, halving are of different tasks"):
+    with pytest.raises(ValueError, match="figure test: 'they differ' goes across panels of different tasks"):
         regret.make(spec, replace(context(tmp_path), tasks=other))
+
+
+def test_each_end_of_a_claim_across_panels_is_of_its_own(tmp_path: Path) -> None:
+    panels = [SPEC["panels"][0] | {"name": f"w{workers}", "workers": workers} for workers in (1, 4)]
+    spec = {"title": "Two methods", "panels": panels, "claims": [SPEC["claims"][0] | {"across": [0, 1]}]}
+    said = regret.make(spec, context(tmp_path))
+    assert "| they differ | w1 and w4: halving with 1 against random with 4 |" in said
 
 
 def test_a_published_accuracy_stands_beside_ours(tmp_path: Path) -> None:
@@ -98,6 +108,11 @@ def test_a_published_accuracy_stands_beside_ours(tmp_path: Path) -> None:
     best = [min(row["best"] for row in data if (row["method"], row["seed"]) == ("random", seed)) for seed in range(5)]
     ours = f"{100 * (1 - np.mean(best)):.2f} ± {100 * np.std(best, ddof=1):.2f} %"
     assert f"- curves, validation accuracy of random at the end: {ours} (the paper: 99)." in said
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(pq.read_schema(folder / "data" / "figure_test.parquet").metadata[b"figure"])
+    return found
 
 
 def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) -> None:
@@ -109,23 +124,44 @@ def test_panels_that_are_not_asked_for_come_from_an_earlier_run(tmp_path: Path) 
     assert "- Not run: 4 workers." in regret.make(spec, first)
     second = replace(second, earlier=first.out / "data", made_by=set())
     assert regret.make(spec, second) == whole
-    spent = [
-        json.loads(pq.read_schema(f / "data" / "figure_test.parquet").metadata[b"figure"])["spent"] for f in (tmp_path / "out", second.out)
-    ]
-    assert spent[0] == spent[1] and all(spent[0][f"{workers} workers"] > 0 for workers in (1, 4))
-    assert sum(second.spent.values()) + second.spent_earlier["1 workers"] == pytest.approx(sum(spent[0].values()))
-    assert second.said_of_time().startswith(f"its studies took {sum(spent[0].values()) / 60:.1f} minutes by their own records")
+    assert kept(tmp_path / "out") == kept(second.out)
+    spent = sum(line["spent"] for lines in kept(second.out)["lines"].values() for line in lines.values())
+    assert sum(second.spent.values()) + second.spent_earlier["1 workers"] == pytest.approx(spent) and spent > 0
+    assert second.said_of_time().startswith(f"its studies took {spent / 60:.1f} minutes by their own records")
     older = replace(second, spent_earlier={"1 workers": None})
     assert older.said_of_time().endswith("; without the panels 1 workers, of which an earlier run kept no record")
     assert pq.read_table(second.out / "data" / "figure_test.parquet").drop("test").equals(data.drop("test"))  # which is nan
     again = replace(second, panels=(), earlier=tmp_path / "out" / "data", out=tmp_path / "again", made_by=set())
     assert regret.make(spec, again) == whole
-    with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) without method random, workers 1, seed 5: compute it anew"):
+    where = r"has panel 0 \(1 workers\), random with 1, "
+    with pytest.raises(ValueError, match=f"{where}without seed 5: compute it anew"):
         regret.make(spec, replace(second, seeds=6))
-    with pytest.raises(ValueError, match=r"has panel 0 \(1 workers\) with other settings: compute it anew"):
+    with pytest.raises(ValueError, match=f"{where}with other overrides: compute it anew"):
         regret.make(spec, replace(second, tasks={"curves": CURVES | {"seconds": 61}}))
+    with pytest.raises(ValueError, match=f"{where}of eta=3, which the same overrides now make 2: compute it anew"):
+        regret.make(spec, replace(second, compose=another_eta))
     with pytest.raises(ValueError, match="has no figure_test.parquet: name the folder"):
         regret.make(spec, replace(second, earlier=tmp_path))
+    with pytest.raises(ValueError, match="has none of the panels of figure test"):
+        regret.make({**spec, "panels": [panels[0] | {"name": "new"}], "claims": []}, again)
+
+
+def another_eta(overrides: Sequence[str]) -> Any:
+    """As if conf/main.yaml had been edited."""
+    cfg = composed(overrides)
+    cfg.eta = 2
+    return cfg
+
+
+def test_data_of_an_older_form_are_refused(tmp_path: Path) -> None:
+    regret.make(SPEC, context(tmp_path))
+    path = tmp_path / "out" / "data" / "figure_test.parquet"
+    table = pq.read_table(path)
+    about = json.loads(table.schema.metadata[b"figure"])
+    pq.write_table(table.replace_schema_metadata({"figure": json.dumps({**about, "lines": {}, "settings": {"curves": "abc"}})}), path)
+    for more in ({"panels": ()}, {"only_missing": True}):
+        with pytest.raises(ValueError, match=r"has panel 0 \(curves\) in the form of an older version: compute it anew"):
+            regret.make(SPEC, replace(context(tmp_path), earlier=path.parent, **more))
 
 
 def test_lines_that_an_earlier_run_lacks_or_has_with_other_settings_are_all_that_is_run(tmp_path: Path) -> None:
@@ -140,11 +176,40 @@ def test_lines_that_an_earlier_run_lacks_or_has_with_other_settings_are_all_that
     assert lines == {("workers=2", True), ("workers=4", True), ("workers=4", False)} and len(later.spent) == 15
     data, again = (pq.read_table(folder / "data" / "figure_test.parquet") for folder in (tmp_path / "out", later.out))
     assert again.drop("test").equals(data.drop("test"))
-    notes = [json.loads(table.schema.metadata[b"figure"]) for table in (data, again)]
-    assert notes[0]["settings"] == notes[1]["settings"] and notes[0]["counts"] == notes[1]["counts"]
-    assert notes[1]["spent"]["curves"] == pytest.approx(later.spent_earlier["curves"] + sum(later.spent.values()))
+    assert kept(tmp_path / "out") == kept(later.out)
     nothing = replace(later, earlier=later.out / "data", out=tmp_path / "nothing", made_by=set(), spent={}, spent_earlier={})
     assert regret.make(spec, nothing) == whole and not nothing.spent
+    on_gpu = replace(nothing, device="gpu", methods={**changed, "model": ["searcher=gp"]})
+    assert overrides_of(on_gpu.study("curves", "model", 2, 0, seconds=9)) == overrides_of(
+        replace(on_gpu, device="cpu").study("curves", "model", 2, 0, seconds=9)
+    )
+
+
+def test_only_lines_with_every_seed_are_taken_and_notes_are_of_the_seeds_that_are_shown(tmp_path: Path) -> None:
+    spec = {**SPEC, "counted": [{"text": "many", "method": "halving", "at": 0.5, "more_than": 3}]}
+    whole = regret.make(spec, context(tmp_path))
+    earlier = {"earlier": tmp_path / "out" / "data", "only_missing": True, "out": tmp_path / "later"}
+    more = replace(context(tmp_path), seeds=6, **earlier)
+    said = regret.make(spec, more)
+    assert len(more.spent) == 12 and said == regret.make(spec, replace(context(tmp_path), seeds=6, out=tmp_path / "six"))
+    fewer = replace(context(tmp_path), seeds=2, **earlier)
+    two = regret.make(spec, replace(context(tmp_path), seeds=2, out=tmp_path / "two"))
+    found = regret.make(spec, fewer)
+    assert not fewer.spent and "started/trained" in two and "started/trained" not in found
+    assert [line for line in found.splitlines() if line.startswith("|")] == [line for line in two.splitlines() if line.startswith("|")]
+    assert found != whole and fewer.spent_earlier == {"curves": None}
+
+
+def test_the_smoke_scale_also_computes_what_is_missing(tmp_path: Path) -> None:
+    panels = [SPEC["panels"][0] | {"name": name} for name in ("one", "two")]
+    spec = {**SPEC, "panels": panels, "published": [{"panel": "two", "method": "halving", "accuracy": "99"}]}
+    regret.make({**spec, "panels": [panel | {"methods": ["random"]} for panel in panels], "claims": [], "published": []}, smoke(tmp_path))
+    later = replace(smoke(tmp_path), earlier=tmp_path / "out" / "data", only_missing=True, out=tmp_path / "later")
+    assert "validation accuracy of halving at the end" in regret.make(spec, later)
+
+
+def smoke(tmp_path: Path) -> Context:
+    return replace(context(tmp_path, "smoke"), panels=(0, 1), seeds=2)
 
 
 def test_what_a_method_started_is_counted_and_kept_with_the_data(tmp_path: Path) -> None:
@@ -296,6 +361,7 @@ def test_every_claim_speaks_of_lines_that_are_drawn(name: str) -> None:
         ends = (claim["first"], claim["second"])
         across = claim.get("across")  # one end in each
         where = zip(across, ends, strict=True) if across else product(regret.panels_of(claim), ends)
+        assert not across or len({spec["panels"][number]["task"] for number in across}) == 1
         for number, end in where:
             panel, (method, workers) = spec["panels"][number], (end, None) if isinstance(end, str) else end
             assert method in panel["methods"]

@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 
 from experiments import grid, store
 from experiments.benchmarks.blackbox import BUNDLED, Blackbox
 from experiments.code import commit
 from experiments.grid import run_grid
 from experiments.overrides import composed
+from experiments.resolved import changed, resolved
 from experiments.simulation import simulate
 from experiments.store import Study, incumbents, metadata
 from schedulers.searchers.random import RandomSearcher
@@ -80,12 +81,51 @@ def test_a_study_whose_prior_was_edited_is_refused(tmp_path: Path) -> None:
     first = run_grid([study, Study(HYPERBAND, 1)], tmp_path, compose, say=lambda _: None)[study]
     assert run_grid([study], tmp_path, compose, say=lambda _: None)[study].equals(first)
     prior["level"]["mean"] = 0.3
-    with pytest.raises(ValueError, match="holds studies with another prior than the same overrides give now: remove it"):
+    with pytest.raises(ValueError, match=r"holds studies of prior.level.mean=0.2, which the same overrides now make 0.3: remove it"):
         run_grid([study], tmp_path, compose, say=lambda _: None)
     before = dict(metadata(first))
     del before["settings"]  # as kept by earlier code
     store.keep(study, tmp_path, first.replace_schema_metadata({"study": json.dumps(before)}))
     assert run_grid([study], tmp_path, compose, say=lambda _: None)[study].equals(first)
+
+
+def test_what_changes_no_result_is_no_other_setting(tmp_path: Path) -> None:
+    """Times that only real workers have, a model that random search does not use, a setting that the stored code did not know."""
+    edits = [("suggest_timeout", 7), ("surrogate.noise", 0.5), ("scheduler.brand_new", 1), ("acquisition._target_", "none")]
+    study = Study(HYPERBAND, 0)
+    first = run_grid([study], tmp_path, composed, say=lambda _: None)[study]
+    values = metadata(first)["settings"]
+    assert values["scheduler.eta"] == "${eta}" and values["eta"] == 3 and not any(name.startswith("surrogate") for name in values)
+    assert resolved(composed([*HYPERBAND, "searcher=gp"]))["surrogate._target_"] == "mfgp.exp_decay"
+
+    def compose(overrides: Sequence[str]) -> Any:
+        cfg = composed(overrides)
+        with open_dict(cfg):
+            for name, value in edits:
+                OmegaConf.update(cfg, name, value)
+        return cfg
+
+    assert run_grid([study], tmp_path, compose, say=lambda _: None)[study].equals(first)
+    edits.append(("budget.trials", 19))
+    with pytest.raises(ValueError, match="holds studies of budget.trials=20, which the same overrides now make 19"):
+        run_grid([study], tmp_path, compose, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "expected"),
+    [
+        ({"a": 1, "old": 2}, {"a": 1, "new": 3}, ""),
+        (
+            {"prior.x.default": 1},
+            {"prior.x.default": 1, "prior.y.default": 2},
+            "prior.y.default=(none), which the same overrides now make 2",
+        ),
+        ({"a": 1, "prior.x": 1}, {"a": 1}, "prior.x=1, which the same overrides now make (none)"),
+        ({"rungs": [1, 3]}, {"rungs": [1, 9]}, "rungs=[1, 3], which the same overrides now make [1, 9]"),
+    ],
+)
+def test_a_name_that_came_or_went_is_a_change_where_users_wrote_it(before: dict[str, Any], now: dict[str, Any], expected: str) -> None:
+    assert changed(before, now) == expected
 
 
 def test_a_study_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
