@@ -95,7 +95,7 @@ class Meant:
         """What is other than a study's metadata `kept`, in words; empty if nothing is. What was not kept is taken as it is."""
         if kept.get("digest") is not None and kept["digest"] != self.digest(overrides):
             return "other data than the benchmark has now"
-        return changed(kept.get("settings") or {}, self.values(overrides)) if kept.get("settings") else ""
+        return changed(kept["settings"], self.values(overrides)) if kept.get("settings") else ""
 
 
 def check(stored: Mapping[Study, pa.Table], store: Path, compose: Callable[[Sequence[str]], Any]) -> None:
